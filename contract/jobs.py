@@ -170,6 +170,14 @@ class JobPage(WireModel):
     next: str | None = None
 
 
+class ScheduledPage(WireModel):
+    """Jobs that may not start yet, the next first; those that wait for others are last."""
+
+    jobs: tuple[JobRecord, ...]
+    complete: bool
+    """Whether these are all."""
+
+
 class DeadLetter(JobRecord):
     """A dead job's record and its error."""
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from contract import redis_keys
 from contract.errors import AmbiguousId, JobNotFound, NewerVersion
-from contract.jobs import AnyRequest, JobPage, JobRecord, any_request
+from contract.jobs import AnyRequest, JobPage, JobRecord, ScheduledPage, any_request
 from contract.requests import Kind, disconnect_policy, disconnect_text
 from contract.result import Status
 from contract.tenants import DEFAULT_TENANT, Tenant
@@ -39,6 +39,8 @@ _WRITTEN_APART: Final = frozenset(
 _PAGE = 100
 _LONGEST_SCAN = 5_000
 """Records that one page reads at most before it returns what matched."""
+_DUE_READ: Final = 500
+"""Jobs of one queue among which those of a tenant are looked for."""
 MOST_SCANNED: Final = 100_000
 """Newest ids that are compared with a prefix; an older job needs its whole id."""
 _SCAN_PAGE: Final = 2_000
@@ -257,6 +259,40 @@ class Records:
                 return JobPage(jobs=tuple(found), next=cursor)
         return JobPage(jobs=tuple(found), next=cursor if read >= _LONGEST_SCAN else None)
 
+    async def scheduled(self, *, visible_to: Tenant = DEFAULT_TENANT, limit: int) -> ScheduledPage:
+        """Up to `limit` jobs that may not start yet, the next first; a bounded number is read.
+
+        Raises RelayUnavailable.
+        """
+        now = self._connection.now()
+        due, complete = await self._due(now, limit + 1 if visible_to.admin else _DUE_READ)
+        found: list[JobRecord] = []
+        for first in range(0, len(due), _PAGE):
+            for stored in await self._records(due[first : first + _PAGE]):
+                record = stored and shown(stored, now)
+                if record and record.status == "scheduled" and sees(visible_to, record):
+                    found.append(record)
+            if len(found) > limit:
+                break
+        return ScheduledPage(jobs=tuple(found[:limit]), complete=complete and len(found) <= limit)
+
+    async def _due(self, now: float, of_each: int) -> tuple[list[str], bool]:
+        """Jobs of all queues that are due after `now` (unix), the next first, and whether all."""
+        queues = await self._connection.command("ZRANGE", redis_keys.QUEUES, 0, -1)
+        found = await self._connection.replies(
+            [
+                (
+                    "ZRANGEBYSCORE", redis_keys.delayed(queue.decode()), f"({now:.3f}", "+inf",
+                    "WITHSCORES", "LIMIT", 0, of_each,
+                )
+                for queue in queues
+            ]
+        )  # fmt: skip
+        rows = [_scored(flat or []) for flat in found]
+        merged = sorted((score, job_id) for each in rows for job_id, score in each)
+        complete = all(len(each) < of_each for each in rows) and len(merged) <= _LONGEST_SCAN
+        return [job_id for _, job_id in merged[:_LONGEST_SCAN]], complete
+
     async def newest_first(
         self, key: str, before: str | None
     ) -> AsyncGenerator[tuple[str, JobRecord | None]]:
@@ -272,19 +308,27 @@ class Records:
             rows = _scored(flat)
             if not rows:
                 return
-            found = await self._connection.replies(
-                [("HGETALL", redis_keys.record(job_id)) for job_id, _ in rows]
-            )
-            answers: list[Hash] = [fields or {} for fields in found]
-            moved = {
-                job_id: fields
-                for (job_id, _), fields in zip(rows, answers, strict=True)
-                if _has_moved(b"metadata", fields)
-            }
-            whole = dict(zip(moved, await self._with_moved(moved), strict=True))
-            for (job_id, score), fields in zip(rows, answers, strict=True):
+            records = await self._records([job_id for job_id, _ in rows])
+            for (_, score), record in zip(rows, records, strict=True):
                 highest = f"({score!r}"
-                yield repr(score), self._listed(whole.get(job_id, fields))
+                yield repr(score), record
+
+    async def _records(self, ids: Sequence[str]) -> list[JobRecord | None]:
+        """The records of these jobs; None in place of one that has expired or cannot be read."""
+        found = await self._connection.replies(
+            [("HGETALL", redis_keys.record(job_id)) for job_id in ids]
+        )
+        answers: list[Hash] = [fields or {} for fields in found]
+        moved = {
+            job_id: fields
+            for job_id, fields in zip(ids, answers, strict=True)
+            if _has_moved(b"metadata", fields)
+        }
+        whole = dict(zip(moved, await self._with_moved(moved), strict=True))
+        return [
+            self._listed(whole.get(job_id, fields))
+            for job_id, fields in zip(ids, answers, strict=True)
+        ]
 
     def _listed(self, fields: Hash) -> JobRecord | None:
         """A record for a list, which passes over what it cannot read."""

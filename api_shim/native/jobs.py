@@ -13,7 +13,7 @@ from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal, documented
 from contract.errors import JobNotFound
 from contract.events import LAST_WORDS
-from contract.jobs import AnyRequest, JobPage, JobRecord, JobView
+from contract.jobs import AnyRequest, JobPage, JobRecord, JobView, ScheduledPage
 from contract.redis_keys import JOB_ID_BEGINNING
 from contract.requests import Kind
 from contract.result import Result, Status
@@ -89,6 +89,21 @@ async def page(
         before=before,
     )
     return json_response(found)
+
+
+@router.get(
+    "/scheduled",
+    operation_id="list_scheduled_jobs",
+    response_model=ScheduledPage,
+    responses=documented(422, 503),
+)
+async def scheduled(
+    dependencies: Injected,
+    caller: Caller,
+    limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 50,
+) -> Response:
+    """List the tenant's jobs that may not start yet, the next first; an admin's key lists all."""
+    return json_response(await dependencies.records.scheduled(visible_to=caller, limit=limit))
 
 
 def check_cursor(before: str | None) -> None:

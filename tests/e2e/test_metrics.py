@@ -1,6 +1,7 @@
 """Metrics of a running fleet: counted over all processes, kept after a worker, scraped for real."""
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -8,15 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+from openai import OpenAI
 from prometheus_client.parser import text_string_to_metric_families
+from support.batches import begun, echo, ended
 from support.processes import WorkerProcess, worker
 from support.prometheus import prometheus_folder
 from support.redis_server import RedisServer, free_port
 from support.relay import relay_on
+from support.shape import ROOT
 from support.shim import serving
 from yaml import safe_dump
 
 WITHIN_S = 30.0
+MONITORING = ROOT / "compose" / "monitoring"
 STORY = {
     "model": "scripted-story",
     "messages": [{"role": "user", "content": "x"}],
@@ -78,7 +83,7 @@ def prometheus(folder: Path, shim: str) -> Iterator[str]:
     host = shim.removeprefix("http://")
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(Path(__file__).parents[2] / "compose" / "monitoring" / "rules.yml")],
+        "rule_files": [str(MONITORING / "rules.yml")],
         "scrape_configs": [
             {"job_name": "llmfleet-shim", "static_configs": [{"targets": [host]}]},
             {
@@ -132,3 +137,63 @@ async def test_prometheus_scrapes_a_fleet(own_redis: RedisServer, tmp_path: Path
 
     assert alerts == []
     assert {rule["health"] for group in rules for rule in group["rules"]} <= {"ok", "unknown"}
+
+
+MAY_BE_EMPTY = {
+    "llmfleet_delayed_jobs", "llmfleet_enqueues_refused_total", "llmfleet_endpoint_circuit_open",
+    "llmfleet_hand_overs_total", "llmfleet_leases_lost_total", "llmfleet_pulls",
+}  # fmt: skip
+"""Metrics of what does not happen in a fleet that works."""
+
+
+def empty_panels(server: str) -> list[str]:
+    """Queries of the dashboards that find nothing, but for what may be so."""
+    found = []
+    for path in sorted((MONITORING / "dashboards").glob("*.json")):
+        for panel in json.loads(path.read_text())["panels"]:
+            for target in panel.get("targets", ()):
+                query = re.sub(r"\$\w+", ".*", target["expr"])
+                if any(name in query for name in MAY_BE_EMPTY):
+                    continue
+                reply = httpx.get(f"{server}/api/v1/query", params={"query": query})
+                if not json.loads(reply.text)["data"]["result"]:
+                    found.append(f"{path.stem}: {panel['title']}: {query}")
+    return found
+
+
+def all_kinds(shim: str) -> None:
+    """Some of everything that dashboards show: answers, vectors, a failure, a batch."""
+    chats(shim, 3)
+    failing = {
+        **STORY,
+        "model": "scripted-story:fail=body",
+        "max_attempts": 1,
+        "backend": "scripted",
+    }
+    httpx.post(f"{shim}/api/v1/jobs/chat", json=failing).raise_for_status()
+    embed = {"model": "scripted-embed", "input": ["one"]}
+    httpx.post(f"{shim}/v1/embeddings", json=embed).raise_for_status()
+    with OpenAI(base_url=f"{shim}/v1", api_key="unused") as ask:
+        ended(ask, begun(ask, [echo(1), echo(2)]))
+
+
+async def test_every_panel_of_the_dashboards_shows_something_of_a_fleet_at_work(
+    own_redis: RedisServer, tmp_path: Path
+) -> None:
+    settings = {"FLEET_METRICS_PORT": "0", "FLEET_REPORT_S": "1"}
+    with (
+        serving(own_redis.url) as shim,
+        worker(own_redis.url, tmp_path, **settings) as process,
+        prometheus(tmp_path, shim) as server,
+    ):
+        await ready(own_redis.url, process)
+        all_kinds(shim)
+        until(lambda: bool(answer(server, 'llmfleet_jobs_total{outcome="dead"}')))
+        all_kinds(shim)
+        slow = {**STORY, "model": "scripted-story:chunks=400,rate=10", "backend": "scripted"}
+        for _ in range(2):
+            httpx.post(f"{shim}/api/v1/jobs/chat", json=slow).raise_for_status()
+        try:
+            until(lambda: empty_panels(server) == [])
+        except AssertionError:
+            assert empty_panels(server) == []

@@ -1,6 +1,7 @@
 """Every view, in both colour schemes and at the narrowest width: axe finds nothing; long lists."""
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ VIEWS = {
     "workers": "Workers",
     "backends": "Backends and models",
     "jobs": "Jobs",
+    "schedules": "Schedules",
     "dead": "Dead letters",
     "batches": "Batches and files",
     "tenants": "Tenants and keys",
@@ -179,3 +181,27 @@ def test_tenants_show_what_they_used_and_how_full_their_limits_are(
         page.get_by_role("button", name="CSV").click()
     assert model in saved.value.path().read_text()
     watched.http.delete(f"/api/v1/keys/{key.split('_')[1]}")
+
+
+def test_schedules_show_what_starts_when_what_waits_for_what_and_closed_queues(
+    watched: Watched, page: Any
+) -> None:
+    later = watched.enqueue(not_before=time.time() + 3600)
+    parent = watched.enqueue(not_before=time.time() + 7200)
+    child = watched.enqueue(after=[parent])
+    watched.http.post("/api/v1/queues/art.chat/pause", json={"reason": "new cards"})
+    show(page, "schedules", "Schedules")
+    by_time = page.get_by_role("region", name="Table of what starts later")
+    waits = page.get_by_role("region", name="Table of jobs that wait for others")
+    by_time.get_by_role("row", name=re.compile(f"in 60 min.*{later[:8]}")).wait_for()
+    waits.get_by_role("row", name=re.compile(f"{child[:8]}.*done: {parent[:8]}")).wait_for()
+    queues = page.get_by_role("region", name="Table of queues")
+    queues.get_by_role("row", name=re.compile("art.chat paused it is resumed")).wait_for()
+
+    by_time.get_by_role("row", name=later[:8]).get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Cancel the job").click()
+    by_time.get_by_role("link", name=later[:8]).wait_for(state="detached")
+    assert watched.until(later, "cancelled")
+    watched.http.post("/api/v1/queues/art.chat/resume")
+    watched.http.delete(f"/api/v1/jobs/{parent}")
+    watched.until(child, "failed")

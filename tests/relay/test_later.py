@@ -15,6 +15,7 @@ from contract.errors import InvalidRequest, QueueFull
 from contract.jobs import JobRecord
 from contract.models import PullRequest
 from contract.roster import KnownBackend  # noqa: F401 - the module of what demand reads
+from contract.tenants import Tenant
 from relay.roster import Roster
 from relay.scaling.demand import DemandReader
 
@@ -193,3 +194,25 @@ async def test_a_job_that_was_scheduled_is_handed_over_like_any_other(redis_url:
         assert (again.record.id, again.attempt) == (job.id, 2)
         await relay.run(again)
         await nothing_waits(relay)
+
+
+async def test_scheduled_jobs_are_listed_by_their_time_and_each_tenant_sees_its_own(
+    redis_url: str,
+) -> None:
+    ann = Tenant(name="ann")
+    async with relay_on(redis_url) as relay:
+        late, soon = await scheduled(relay, 900), await scheduled(relay, 300)
+        parent = await relay.enqueue()
+        child, _ = await relay.queue.enqueue(chat(after=(parent,)), queue=QUEUE)
+        hers, _ = await relay.queue.enqueue(
+            chat(not_before=relay.connection.now() + 600), queue="other.chat", tenant=ann
+        )
+        every = await relay.records.scheduled(limit=10)
+        first = await relay.records.scheduled(limit=2)
+        own = await relay.records.scheduled(visible_to=ann, limit=10)
+
+        assert [job.id for job in every.jobs] == [soon.id, hers.id, late.id, child.id]
+        assert {job.status for job in every.jobs} == {"scheduled"}
+        assert (every.complete, first.complete) == (True, False)
+        assert [job.id for job in first.jobs] == [soon.id, hers.id]
+        assert ([job.id for job in own.jobs], own.complete) == ([hers.id], True)

@@ -40,6 +40,10 @@ export function clock(unix) {
   return new Date(unix * 1000).toLocaleTimeString('en-GB', { hour12: false });
 }
 
+export function ahead(unix, now = Date.now() / 1000) {
+  return unix > now ? `in ${span(unix - now)}` : 'now';
+}
+
 export function date(unix) {
   if (!unix) return none;
   return new Date(unix * 1000).toLocaleString('en-GB', { dateStyle: 'medium', timeStyle: 'medium' });

@@ -11,6 +11,7 @@ const VIEWS = {
   workers: ['Workers', () => import('../views/workers.js')],
   backends: ['Backends', () => import('../views/backends.js')],
   jobs: ['Jobs', () => import('../views/jobs.js')],
+  schedules: ['Schedules', () => import('../views/schedules.js')],
   dead: ['Dead letters', () => import('../views/dead.js')],
   batches: ['Batches', () => import('../views/batches.js')],
   tenants: ['Tenants', () => import('../views/tenants.js')],
@@ -21,23 +22,24 @@ const base = document.querySelector('link[rel="icon"]').href;
 
 function counts(state) {
   if (!state) return {};
+  const scheduled = state.queues.reduce((sum, each) => sum + each.scheduled, 0);
   return {
     overview: state.concerns.length || '',
     queues: state.waiting ? count(state.waiting) : '',
     workers: state.workers.length,
     backends: state.backends.length,
+    schedules: scheduled ? count(scheduled) : '',
     dead: state.dead ? count(state.dead) : '',
   };
 }
 
 function Navigation({ current }) {
   const numbers = counts(overview.value);
-  const names = Object.keys(VIEWS).filter((name) => name !== 'tenants' || isAdmin.value);
   return html`<nav class="nav" aria-label="Views">
-    ${names.map((name) => html`
+    ${Object.keys(VIEWS).map((name) => html`
       ${GAPS.has(name) && html`<div class="gap"></div>`}
       <a href=${`#/${name}`} aria-current=${name === current ? 'page' : undefined}>
-        <${Icon} name=${name} /><span>${VIEWS[name][0]}</span>
+        <${Icon} name=${name} /><span>${name === 'tenants' && !isAdmin.value ? 'Usage' : VIEWS[name][0]}</span>
         ${numbers[name] ? html`<span class="count">${numbers[name]}</span>` : null}
       </a>`)}
   </nav>`;

@@ -46,7 +46,7 @@ function Row({ batch, speed, onOpen, onChanged }) {
 }
 
 function Details({ batch, onClose }) {
-  const times = [['Created', 'created_at'], ['Started', 'in_progress_at'], ['Completed', 'completed_at'], ['Failed', 'failed_at'], ['Expired', 'expired_at'], ['Cancelled', 'cancelled_at'], ['Given up at', 'expires_at']];
+  const times = [['Created', 'created_at'], ['Not before', 'not_before'], ['Started', 'in_progress_at'], ['Completed', 'completed_at'], ['Failed', 'failed_at'], ['Expired', 'expired_at'], ['Cancelled', 'cancelled_at'], ['Given up at', 'expires_at']];
   const errors = batch.errors ? batch.errors.data : [];
   return html`<${Dialog} title="Batch" wide=${true} onClose=${onClose} footer=${html`<button type="button" onClick=${onClose}>Close</button>`}>
     <dl class="facts"><dt>Id</dt><dd class="mono small">${batch.id}</dd><dt>Status</dt><dd><${Status} of=${batch.status} /></dd><dt>Requests</dt><dd>${many(batch.request_counts.total, 'request')}, ${count(batch.request_counts.completed)} answered, ${count(batch.request_counts.failed)} failed</dd>

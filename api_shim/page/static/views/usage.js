@@ -16,11 +16,11 @@ export function money(amount, currency) {
 
 const first = (days) => new Date(Date.now() - (days - 1) * 86400000).toISOString().slice(0, 10);
 
-function Limits({ page }) {
+export function Limits({ page }) {
   const rows = page.tenants.flatMap((each) => each.limits.map((limit) => ({ ...limit, tenant: each.tenant, jobs: each.reserved_jobs })));
   if (!rows.length) return html`<${Empty} title="No limits">A key may limit its tenant's tokens and money.<//>`;
   const amount = (row, value) => (row.name.includes('spend') ? money(value, page.currency) : count(value));
-  return html`<div class="scroll-x" tabindex="0" role="region" aria-label="Table of limits"><table><thead><tr><th>Tenant</th><th>Limit</th><th>Full</th><th class="number">Used</th><th class="medium number">Of</th><th class="wide number">Free again in</th><th class="wide number">Running</th></tr></thead>
+  return html`<div class="scroll-x" tabindex="0" role="region" aria-label="Table of limits"><table><thead><tr><th>Tenant</th><th>Limit</th><th>Full</th><th class="number">Used</th><th class="medium number">Of</th><th class="wide number">Free again in</th><th class="wide number">Open jobs</th></tr></thead>
     <tbody>${rows.map((row) => {
       const share = Math.min(1, row.used / row.limit);
       return html`<tr key=${row.tenant + row.name}><td>${row.tenant}</td><td>${LIMITS[row.name] || row.name}</td>

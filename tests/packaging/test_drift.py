@@ -19,7 +19,7 @@ from fleet.real.cache import alone, cache_folder
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 TOP = Path(__file__).parents[2]
 COPIED = ("Makefile", "pyproject.toml", "README.md", "LICENSE", "Procfile")
-PACKAGES = ("contract", "telemetry", "relay", "workers", "api_shim", "fleet")
+PACKAGES = ("contract", "outbound", "telemetry", "relay", "workers", "api_shim", "fleet")
 REAL = tuple(entry.partition("==")[0] for entry in entries(TOP / "locks" / "build.txt"))
 """What runs while the project is installed."""
 REAL_LOCKS = TOP / "fleet" / "real" / "locks"

@@ -34,7 +34,7 @@ EXTRAS = {
 IMPORT_ALL = """
 import importlib, json, pkgutil
 missing = {}
-for top in ("contract", "telemetry", "relay", "workers", "api_shim", "fleet"):
+for top in ("contract", "outbound", "telemetry", "relay", "workers", "api_shim", "fleet"):
     package = importlib.import_module(top)
     for module in pkgutil.walk_packages(package.__path__, f"{top}."):
         try:

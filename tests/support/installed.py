@@ -11,7 +11,7 @@ from pathlib import Path
 from support.up import ROOT, Said, Up, environment, start_up, stop
 
 LOCKED = ("--no-deps", "--require-hashes", "--only-binary", ":all:")
-BUILT_FROM = ("contract", "telemetry", "relay", "workers", "api_shim", "fleet")
+BUILT_FROM = ("contract", "outbound", "telemetry", "relay", "workers", "api_shim", "fleet")
 
 
 def uv(*words: str | Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("contract", "telemetry", "relay", "workers", "api_shim", "fleet")
+PACKAGES = ("contract", "outbound", "telemetry", "relay", "workers", "api_shim", "fleet")
 PRODUCT = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 ROLES = frozenset(
     {

@@ -1,0 +1,180 @@
+"""Requests to an address that a client names: a picture's, a webhook's.
+
+Such an address makes this machine send a request of the client's choice. So only http and https, no
+user or password, and only public addresses, which is judged for each request: of a literal address
+before, of a name when it is resolved, and the connection goes to the address that was judged. No
+redirect is followed, no proxy of the environment used, and no cookie kept.
+
+    async with PublicWeb(private=False, total_s=30) as web:
+        async with web.request("POST", address, data=body) as response:
+            text = await first_bytes(response, 4096)
+"""
+
+import ipaddress
+import socket
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+from typing_extensions import override
+from yarl import URL
+
+_SCHEMES: Final = frozenset({"http", "https"})
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+"""The only IPv6 addresses of the open internet (RFC 4291)."""
+_HOLD_IPV4: Final = tuple(
+    ipaddress.IPv6Network(prefix)
+    for prefix in ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96")
+)
+"""IPv6 addresses with an IPv4 address in their last 32 bits, to which a network may pass them on:
+compatible, mapped (RFC 4291), translated (RFC 7915) and NAT64 (RFC 6052)."""
+_LONGEST: Final = 8192
+"""Characters of an address."""
+
+
+class AddressRefused(ValueError):
+    """No request is sent to this address; the text never holds its user, password or path."""
+
+
+class Unreachable(OSError):
+    """The address did not answer; the text names its host and what failed."""
+
+
+def is_web_address(text: str) -> bool:
+    """Whether a text begins as an http or https URL does."""
+    return text.partition("://")[0].lower() in _SCHEMES
+
+
+def is_public(address: str) -> bool:
+    """Return whether an IP address is public; raises ValueError if it is no address.
+
+    An IPv6 address that holds an IPv4 address is as public as that.
+    """
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        if any(ip in network for network in _HOLD_IPV4):
+            ip = ipaddress.IPv4Address(ip.packed[-4:])
+        elif ip.sixtofour is not None:  # 2002::/16 (RFC 3056)
+            ip = ip.sixtofour
+        elif ip not in _UNICAST:
+            return False
+    return ip.is_global and not ip.is_multicast
+
+
+def allowed_address(text: str, *, private: bool) -> URL:
+    """The address, if a request may be sent there; raises AddressRefused.
+
+    `private` permits addresses that are not public. A name is resolved, and judged, by the request.
+    """
+    try:
+        url = URL(text) if len(text) <= _LONGEST else None
+    except ValueError:
+        url = None  # yarl's error repeats the URL, which may contain a password
+    if url is None:
+        raise AddressRefused("its address, or what that redirects to, is not a URL")
+    if url.scheme not in _SCHEMES or not url.host:
+        raise AddressRefused("only http and https URLs are fetched")
+    if url.user is not None or url.password is not None:
+        raise AddressRefused(f"the address at {url.host} has a user or a password in it")
+    if not private and _is_refused_literal(url.host):
+        raise AddressRefused(f"{url.host} is not a public address")
+    return url
+
+
+def _is_refused_literal(host: str) -> bool:
+    try:
+        return not is_public(host)
+    except ValueError:
+        return False  # a name: the resolver judges its addresses
+
+
+class _PublicResolver(AbstractResolver):
+    """Resolves names to public addresses only; raises AddressRefused if there is none."""
+
+    def __init__(self) -> None:
+        self._resolver = ThreadedResolver()
+
+    @override
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        public = [each for each in found if is_public(each["host"])]
+        if not public:
+            raise AddressRefused(f"{host} has no public address")
+        return public
+
+    @override
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+class PublicWeb:
+    """Sends requests to addresses that clients name, from one event loop."""
+
+    def __init__(self, *, private: bool, total_s: float, connections: int = 4) -> None:
+        """`private` permits addresses that are not public; a request has `total_s` seconds."""
+        self._private = private
+        self._total_s = total_s
+        self._connections = connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the session; no request is sent."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                resolver=None if self._private else _PublicResolver(), limit=self._connections
+            ),
+            timeout=aiohttp.ClientTimeout(total=self._total_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close its connections."""
+        assert self._session is not None  # noqa: S101 - for the type checker: entered above
+        await self._session.close()
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        address: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        """The head of the response, whose body is not read yet; a redirect is a response.
+
+        Raises AddressRefused, Unreachable; both also while the body is read.
+        """
+        assert self._session is not None  # noqa: S101 - for the type checker: entered above
+        url = allowed_address(address, private=self._private)
+        options: dict[str, Any] = {"headers": headers, "data": data, "allow_redirects": False}
+        try:
+            async with self._session.request(method, url, **options) as response:
+                yield response
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if isinstance(error, Unreachable):
+                raise
+            reason = type(error).__name__
+            raise Unreachable(f"{url.host} could not be reached: {reason}") from error
+
+
+async def first_bytes(response: aiohttp.ClientResponse, most: int) -> bytes | None:
+    """The whole body; None, unread from there on, if it has more than `most` bytes."""
+    data = bytearray()
+    async for piece in response.content.iter_any():
+        data += piece
+        if len(data) > most:
+            return None
+    return bytes(data)

@@ -27,7 +27,7 @@ from typing_extensions import override
 
 from api_shim.app import create_app, with_direct_routes
 from api_shim.following.shutdown import OpenCalls
-from api_shim.http.listening import reason_not_to_start
+from api_shim.http.listening import first_key, reason_not_to_start
 from api_shim.server.connection_guard import LOOK_EVERY_S, ConnectionGuard
 from api_shim.server.http_protocol import http_protocol
 from api_shim.server.websocket_protocol import websocket_protocol
@@ -148,11 +148,25 @@ def _arguments(argv: list[str]) -> dict[str, Any]:
     }
 
 
+def _print_first_key(settings: ShimSettings) -> None:
+    """Make the first key and print it, not as a line of the log; raises SystemExit."""
+    try:
+        key = asyncio.run(first_key(settings))
+    except RelayUnavailable as error:
+        sys.exit(f"not started: the first API key (FLEET_FIRST_KEY) cannot be made: {error}")
+    if key is not None:
+        sys.stdout.write(
+            "The first API key of this fleet, an admin's, printed only this once: keep it, and set "
+            f"it as FLEET_API_KEY.\n\n    {key.get_secret_value()}\n\n"
+        )
+        sys.stdout.flush()
+
+
 def main(argv: list[str]) -> None:
     """Read the settings and serve; returns after an orderly shutdown.
 
     Raises SystemExit: with code 2 for invalid settings, with a reason if it must not listen on the
-    configured address.
+    configured address or cannot make its first key.
     """
     try:
         settings, logs = ShimSettings(**_arguments(argv)), LogSettings()
@@ -160,6 +174,7 @@ def main(argv: list[str]) -> None:
         sys.stderr.write(f"shim: {error}\n")
         sys.exit(2)
     set_up_logs(logs, secrets=[settings.redis_url, settings.metrics_key])
+    _print_first_key(settings)
     try:
         why_not = asyncio.run(reason_not_to_start(settings))
     except RelayUnavailable as error:

@@ -1,5 +1,6 @@
 """Settings of the HTTP server: addresses, limits, intervals."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -35,6 +36,7 @@ def _is_plugin(scheme: str) -> bool:
     return scheme in set(available_protocols()) - set(known_implementations)
 
 
+_HOST: Final = re.compile(r"(?=.*[a-z0-9])[a-z0-9._*-]{1,253}")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
@@ -103,6 +105,12 @@ class ShimSettings(RelaySettings, MetricsSettings, TraceSettings):
     """Port to listen on; 0 takes a free one."""
     insecure: bool = False
     """Whether to serve clients on other machines while no API key is configured."""
+    first_key: bool = False
+    """Whether to make an admin's API key at the start if there is no key, and print it once."""
+    hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Host names under which clients call this shim, with commas between, as in
+    `fleet.example.com,*.lan`. Others are refused, but for addresses, names of this machine and
+    names without a dot; without this setting only where no API key is asked for."""
     origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins of web pages that may call this shim from a browser, with commas between, as in
     `https://chat.example.com,http://localhost:*`; `*`: every page that someone opens."""
@@ -187,12 +195,24 @@ class ShimSettings(RelaySettings, MetricsSettings, TraceSettings):
     tenant_batches: Annotated[int, Field(ge=1, le=1000)] = 100
     """Batches that one tenant may run at once."""
 
-    @field_validator("origins", mode="before")
+    @field_validator("origins", "hosts", mode="before")
     @classmethod
-    def _are_separated(cls, origins: object) -> object:
-        if isinstance(origins, str):
-            return [each for each in origins.split(",") if each.strip()]
-        return origins
+    def _are_separated(cls, names: object) -> object:
+        if isinstance(names, str):
+            return [each.strip() for each in names.split(",") if each.strip()]
+        return names
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(each.lower().removesuffix(".") for each in hosts)
+        for name in names:
+            if _HOST.fullmatch(name) is None:
+                raise ValueError(
+                    f"{name!r} is no host name: give it without scheme and port, as in "
+                    "fleet.example.com or *.example.com"
+                )
+        return names
 
     @field_validator("origins")
     @classmethod

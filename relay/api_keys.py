@@ -83,12 +83,19 @@ class ApiKeys:
         Raises InvalidRequest if the first key is not an admin's without expiry, or if there are
         10,000 keys; RelayUnavailable.
         """
+        issued = await self._issue(new, MOST_KEYS)
+        if issued is None:
+            raise InvalidRequest(f"there are {MOST_KEYS} keys, the limit: revoke some")
+        return issued
+
+    async def _issue(self, new: NewKey, limit: int) -> IssuedKey | None:
+        """Create a key; None if there are `limit`."""
         key_id = secrets.token_hex(8)
         key = f"{KEY_MARK}{key_id}_{secrets.token_urlsafe(32)}"
         keeps = new.admin and new.expires_in_s is None
         stored = encode(_Stored(digest=_digest(key), wish=new))
         entry = await self._connection.call(
-            issue_key(key_id, stored, keeps=keeps, revision=uuid4().hex, limit=MOST_KEYS)
+            issue_key(key_id, stored, keeps=keeps, revision=uuid4().hex, limit=limit)
         )
         if entry == b"first":
             raise InvalidRequest(
@@ -96,8 +103,12 @@ class ApiKeys:
                 "manage the fleet (--admin)"
             )
         if entry == b"full":
-            raise InvalidRequest(f"there are {MOST_KEYS} keys, the limit: revoke some")
+            return None
         return IssuedKey(**dict(_read(key_id, entry).facts), key=SecretStr(key))
+
+    async def issue_first(self, new: NewKey) -> IssuedKey | None:
+        """The same if there is no key; None if there is one. Raises as `issue`."""
+        return await self._issue(new, 1)
 
     async def revoke(self, key_id: str) -> KeyFacts:
         """Delete a key; raises UnknownKey, LastAdmin, RelayUnavailable."""

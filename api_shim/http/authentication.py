@@ -4,7 +4,8 @@
 
 - With any key configured, a call needs one. A revoked or expired key is refused, and its open
   streams end, within `key_max_age_s`.
-- With none, clients on this machine are served; others only with the setting `insecure`.
+- With none, clients on this machine are served; others only with the setting `insecure`, under the
+  names that `Hosts` allows. With the setting `hosts`, these are checked also where keys are.
 - A shim that listens on another address than loopback does not start without keys, and serves no
   client if they vanish, unless `insecure` is set.
 - A key has at most `max_calls_per_key` open calls, so that no tenant takes all connections.
@@ -24,6 +25,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from api_shim.http.listening import is_loopback
+from api_shim.http.origins import Hosts
 from api_shim.http.problems import Refusal
 from api_shim.settings import ShimSettings
 from contract.errors import NotAllowed, NotAuthenticated, RelayUnavailable
@@ -65,6 +67,7 @@ class Authenticator:
         self._api_keys = api_keys
         self._now = connection.now
         self._settings = settings
+        self._hosts = Hosts(settings.hosts)
         self._table = ApiKeyTable()
         self._refreshed_at = float("-inf")
         self._refreshing: asyncio.Task[None] | None = None
@@ -77,6 +80,8 @@ class Authenticator:
 
         Raises NotAuthenticated, Refusal, RelayUnavailable.
         """
+        if self._settings.hosts:
+            self._hosts.check(connection)
         if time.monotonic() - self._refreshed_at > self._settings.key_max_age_s:
             await self._refresh()
         if not self._table.count:
@@ -104,18 +109,21 @@ class Authenticator:
         return compare_digest(key.get_secret_value().encode(), sent.encode())
 
     def admit_at_once(
-        self, key: str | None, permission: Permission, *, is_local: bool
+        self, key: str | None, permission: Permission, host: str, *, is_local: bool
     ) -> Admission | None:
         """Authenticate a call that needs neither Redis nor an error; None for any other.
 
-        `permission` is what its route requires. `is_local`: whether it comes from this machine,
-        without a proxy between.
+        `permission` is what its route requires, `host` the name that it calls. `is_local`: whether
+        it comes from this machine, without a proxy between.
         """
         if time.monotonic() - self._refreshed_at > self._settings.key_max_age_s:
             return None
+        if self._settings.hosts and not self._hosts.allow(host):
+            return None
         if not self._table.count:
             here = is_local and is_loopback(self._settings.host)
-            return Admission(None) if here or self._settings.insecure else None
+            known = self._settings.insecure and self._hosts.allow(host)
+            return Admission(None) if here or known else None
         entry = None if key is None else self._table.find(key)
         if entry is None or not entry.is_valid(self._now()) or not self._has_room(entry):
             return None
@@ -129,6 +137,7 @@ class Authenticator:
     def _check_keyless(self, connection: HTTPConnection) -> None:
         """Check a call while no key is configured; raises NotAuthenticated, Refusal."""
         if self._settings.insecure:
+            self._hosts.check(connection)
             return
         if not is_loopback(self._settings.host):
             raise NotAuthenticated(
@@ -136,7 +145,8 @@ class Authenticator:
                 "on 127.0.0.1, create the first key there (`fleet keys create --admin`), and start "
                 "it here again."
             )
-        if not is_local(connection):
+        listed = self._hosts.is_listed(connection.url.hostname or "")
+        if not is_local(connection, is_named=listed):
             raise Refusal(
                 "not_local",
                 "No key is configured, so only clients on this machine are served, without a "
@@ -265,15 +275,16 @@ def subprotocols(connection: HTTPConnection) -> tuple[list[str], list[str]]:
     return [each for each in offered if each not in keys], keys
 
 
-def is_local(connection: HTTPConnection) -> bool:
+def is_local(connection: HTTPConnection, *, is_named: bool = False) -> bool:
     """Whether the client is a program on this machine, with no proxy between.
 
     The Host header is checked too, against DNS rebinding: another site may resolve to our address.
+    `is_named`: it was, and is a name of this shim.
     """
     caller = connection.client.host if connection.client else ""
-    host = connection.url.hostname or ""
+    is_ours = is_named or is_loopback(connection.url.hostname or "")
     is_proxied = any(name in connection.headers for name in PROXIED)
-    return not is_proxied and is_loopback(caller) and is_loopback(host)
+    return not is_proxied and is_loopback(caller) and is_ours
 
 
 def tenant_in(scope: Scope) -> Tenant:

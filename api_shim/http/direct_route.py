@@ -99,7 +99,7 @@ class DirectRoutes:
         if route is not None and (head := ordinary_head(scope, bound, route.query)) is not None:
             authenticator: Authenticator = self._app.state.authenticator
             admission = authenticator.admit_at_once(
-                head.key, route.permission, is_local=head.is_local
+                head.key, route.permission, head.host, is_local=head.is_local
             )
             if admission is not None:
                 scope["app"], scope["route"] = self._app, route.route

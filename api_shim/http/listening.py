@@ -1,12 +1,16 @@
 """Whether a shim may listen on its address: only on loopback while no API key is configured.
 
-Apart from authentication.py, because `fleet up` checks it too, and does not import FastAPI.
+A shim may make the first key itself, as in a container, where nobody is on its loopback. Apart from
+authentication.py, because `fleet up` checks it too, and does not import FastAPI.
 """
 
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
+from pydantic import SecretStr
+
 from api_shim.settings import ShimSettings
+from contract.tenants import NewKey
 from relay.api_keys import ApiKeys, ApiKeyTable
 from relay.connection import Connection
 
@@ -22,6 +26,19 @@ def is_loopback(host: str) -> bool:
         return False
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return (mapped or address).is_loopback
+
+
+async def first_key(settings: ShimSettings) -> SecretStr | None:
+    """A new admin's key if the setting asks for one and there is no key; raises RelayUnavailable.
+
+    Of several shims that start at once, one makes it.
+    """
+    if not settings.first_key:
+        return None
+    async with Connection.open(settings) as connection:
+        new = NewKey(tenant="admin", admin=True, name="made at the first start")
+        issued = await ApiKeys(connection).issue_first(new)
+    return None if issued is None else issued.key
 
 
 async def reason_not_to_start(settings: ShimSettings) -> str | None:

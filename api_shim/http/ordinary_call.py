@@ -20,6 +20,7 @@ _SPECIAL: Final = frozenset(
     {
         b"idempotency-key", b"x-fleet-priority", b"x-fleet-on-disconnect", b"x-fleet-on-no-worker",
         b"x-fleet-not-before", b"content-encoding", b"origin", b"x-fleet-conversation-policy",
+        b"sec-fetch-site",
     }
 )  # fmt: skip
 _SESSION: Final = SESSION.encode()
@@ -27,6 +28,7 @@ _PROXIED: Final = frozenset(name.encode() for name in PROXIED)
 _BACKEND: Final = re.compile(BACKEND_NAME)
 _LOCAL_HOST: Final = re.compile(rb"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
 _BEARER: Final = b"Bearer "
+_PORT: Final = re.compile(r":[0-9]{1,5}$")
 
 
 class OrdinaryHead(NamedTuple):
@@ -35,6 +37,8 @@ class OrdinaryHead(NamedTuple):
     preferences: Preferences
     key: str | None
     """The API key that the client sent."""
+    host: str
+    """The name that it called, without the port."""
     is_local: bool
     """Whether the client is a program on this machine, with no proxy between."""
 
@@ -67,7 +71,8 @@ def ordinary_head(scope: Scope, max_bytes: int, query: bytes = b"") -> OrdinaryH
         return None
     spoken = _text(conversation) if conversation is not None else key_of(_text(session))
     preferences = Preferences(backend=name, conversation=spoken)
-    return OrdinaryHead(preferences, key, _is_local(scope, headers))
+    host = _PORT.sub("", headers.get(b"host", b"").decode("latin-1")).lower()
+    return OrdinaryHead(preferences, key, host, _is_local(scope, headers))
 
 
 def _text(value: bytes | None) -> str | None:

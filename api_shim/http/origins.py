@@ -2,16 +2,23 @@
 
 A browser lets a page read the response of another origin only if that response names the page's
 origin (CORS), and asks first, by a preflight request, before it sends JSON or a header of ours. It
-does not ask before it sends a form, a POST without a body, or opens a WebSocket. Those are refused
-here, because a page must not use the shim on its visitor's machine.
+does not ask before it sends a form, a POST without a body, or opens a WebSocket, nor before a page
+loads something as a picture or a script. Those are refused here, because a page must not use the
+shim on its visitor's machine.
+
+A page whose own name resolves to the shim's address (DNS rebinding) is of the shim's origin to a
+browser. Only the name in the Host header tells: `Hosts` says which ones are a shim's.
 """
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
+from ipaddress import ip_address
 from typing import Any, Final
 
 from starlette.requests import HTTPConnection
 
+from api_shim.http.listening import is_loopback
 from api_shim.http.problems import Refusal
 
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -54,16 +61,75 @@ class Origins:
     def check(self, connection: HTTPConnection) -> None:
         """Check what a browser sends without a preflight request; raises Refusal."""
         origin = connection.headers.get("origin")
-        if origin is None or not _is_sent_unasked(connection):
+        if origin is None:
+            if _is_embedded_elsewhere(connection) and not self._allows_any:
+                raise _refused("another site")
             return
         is_own = origin.partition("://")[2] == connection.headers.get("host")
-        if not is_own and not self.allow(origin):
+        if _is_sent_unasked(connection) and not is_own and not self.allow(origin):
+            raise _refused(origin[:200])
+
+
+class Hosts:
+    """The host names under which clients call this shim."""
+
+    def __init__(self, listed: Sequence[str]) -> None:
+        """`listed` as in the setting: names, each with `*` for any text within."""
+        patterns = (re.escape(each).replace(r"\*", r"[a-z0-9._-]*") for each in listed)
+        self._pattern = re.compile("|".join(f"(?:{each})" for each in patterns))
+        self.allow = lru_cache(maxsize=256)(self._allow)
+        """Whether a browser that names this host cannot have been led here by another site."""
+
+    def is_listed(self, host: str) -> bool:
+        """Whether the setting has this name."""
+        return self._pattern.fullmatch(host) is not None
+
+    def _allow(self, host: str) -> bool:
+        host = host.removesuffix(".")
+        # Nobody can have an address, or a name without a dot, resolve to another address.
+        is_own = is_loopback(host) or "." not in host or _is_address(host)
+        return is_own or self.is_listed(host)
+
+    def check(self, connection: HTTPConnection) -> None:
+        """Check the Host header; raises Refusal."""
+        host = connection.url.hostname or ""
+        if not self.allow(host):
             raise Refusal(
-                "cross_origin",
-                f"Pages of {origin[:200]} may not call this fleet: FLEET_ORIGINS of the shim names "
-                "the origins whose pages may.",
+                "unknown_host",
+                f"This shim is not called {host[:200]}: FLEET_HOSTS names the hosts under which "
+                "clients may call it, besides addresses and names without a dot.",
                 status=403,
             )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _refused(who: str) -> Refusal:
+    return Refusal(
+        "cross_origin",
+        f"Pages of {who} may not call this fleet: FLEET_ORIGINS of the shim names the origins "
+        "whose pages may.",
+        status=403,
+    )
+
+
+def from_browser(connection: HTTPConnection) -> bool:
+    """Whether a page in a browser may have sent this: other programs send none of its headers."""
+    headers = connection.headers
+    return "origin" in headers or "sec-fetch-site" in headers or "sec-fetch-mode" in headers
+
+
+def _is_embedded_elsewhere(connection: HTTPConnection) -> bool:
+    """Whether a page of another site loads this, as a picture or script; a link may lead here."""
+    headers = connection.headers
+    is_link = headers.get("sec-fetch-mode") == "navigate" and connection.scope["method"] == "GET"
+    return headers.get("sec-fetch-site") == "cross-site" and not is_link
 
 
 def _is_sent_unasked(connection: HTTPConnection) -> bool:

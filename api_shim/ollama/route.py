@@ -1,7 +1,7 @@
-"""Routes that accept JSON of any content type, as Ollama does.
+"""Routes that accept JSON of any content type, as Ollama does, from programs that are no browser.
 
 Recipes for curl set no type (`curl .../api/generate -d '{...}'`), so curl sends that of a form.
-What a page of an unknown origin sends of that type is refused before (`api_shim/http/origins.py`).
+A page must say that it sends JSON, for which its browser asks the shim first.
 """
 
 from collections.abc import Callable, Coroutine
@@ -11,6 +11,7 @@ from fastapi import Request, Response
 from typing_extensions import override
 
 from api_shim.http.json_body import JsonRoute
+from api_shim.http.origins import from_browser
 from api_shim.ollama.chat_response import NDJSON
 from api_shim.ollama.errors import OllamaErrorResponse
 
@@ -42,6 +43,8 @@ class AnyTypeRoute(JsonRoute):
         handler = super().get_route_handler()
 
         async def lenient(request: Request) -> Response:
+            if from_browser(request):
+                return await handler(request)
             others = [pair for pair in request.scope["headers"] if pair[0] != _JSON[0]]
             scope = {**request.scope, "headers": [*others, _JSON]}
             return await handler(Request(scope, request.receive))

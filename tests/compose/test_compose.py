@@ -170,11 +170,14 @@ def test_the_port_is_the_same_everywhere_and_for_this_machine_only() -> None:
     assert f"EXPOSE {port}\n" in (FOLDER / "Dockerfile").read_text()
 
 
-def test_the_shim_may_be_insecure_because_only_this_machine_reaches_it() -> None:
+def test_the_shim_makes_a_key_and_is_insecure_nowhere() -> None:
     shim = services()["shim"]
 
-    assert shim["environment"]["FLEET_INSECURE"] == "${FLEET_INSECURE:-1}"
+    assert shim["environment"]["FLEET_FIRST_KEY"] == "true"
+    assert "FLEET_HOSTS" in shim["environment"]
     assert all(port.startswith("127.0.0.1:") for port in shim["ports"])
+    for path in (BASE, *OVERLAYS, *WITH_GPU):
+        assert "INSECURE" not in path.read_text()
 
 
 def test_everything_has_a_health_check() -> None:

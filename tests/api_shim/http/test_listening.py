@@ -30,7 +30,7 @@ async def started(
     """The process, and what it had said when it was listening or had ended."""
     shim = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "api_shim", *options,
-        env={**os.environ, "FLEET_REDIS_URL": redis_url, **variables}, stderr=PIPE,
+        env={**os.environ, "FLEET_REDIS_URL": redis_url, **variables}, stderr=PIPE, stdout=PIPE,
     )  # fmt: skip
     assert shim.stderr is not None
     said = b""
@@ -84,3 +84,31 @@ async def test_when_it_cannot_know_it_starts_and_authenticates_no_client() -> No
         assert shim.returncode is None
         assert "every request is refused" in said
         problem(answer, 503, "relay_unavailable")
+
+
+async def test_it_makes_the_first_key_prints_it_once_and_asks_for_it(redis_url: str) -> None:
+    asked = {"FLEET_FIRST_KEY": "true", "FLEET_HOST": EVERYWHERE}
+    keys = []
+    for _ in range(2):
+        port = str(free_port())
+        async with started(redis_url, "--port", port, **asked) as (shim, said):
+            jobs = f"http://127.0.0.1:{port}/api/v1/jobs"
+            problem(httpx.get(jobs), 401, "not_authenticated")
+            assert "flk_" not in said
+            shim.terminate()
+            assert shim.stdout is not None
+            keys.append(re.findall(r"flk_\S+", (await shim.stdout.read()).decode()))
+
+    (first,), second = keys
+    assert second == []
+    async with started(redis_url, FLEET_HOST=EVERYWHERE, FLEET_PORT=(port := str(free_port()))):
+        answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/keys", headers=bearer(first))
+
+    assert [each["tenant"] for each in answer.json()["keys"]] == ["admin"]
+
+
+async def test_it_does_not_start_where_it_cannot_make_its_first_key() -> None:
+    nowhere = f"redis://127.0.0.1:{free_port()}/0"
+    async with started(nowhere, "--port", "0", FLEET_FIRST_KEY="true") as (shim, said):
+        assert await shim.wait() == 1
+        assert "FLEET_FIRST_KEY" in said

@@ -1,9 +1,17 @@
-"""Base class of all settings: `FLEET_*` variables and `fleet.toml`, and the text of an error."""
+"""Base class of all settings: `FLEET_*` variables and `fleet.toml`, and the text of an error.
 
+The `fleet.toml` is that of the current folder, which may be somebody else's: a project that was
+cloned, an archive that was unpacked. Such a file may set numbers and names. The settings in GUARDED
+count only in a file that its user has trusted (`fleet trust`), with what it says in them: after a
+change of one of them it must be trusted anew.
+"""
+
+import hashlib
+import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -103,6 +111,74 @@ def default_folder() -> Path:
     return Path(home) / "llm-fleet"
 
 
+GUARDED: Final = frozenset(
+    {
+        # Where requests, keys and data go.
+        "api_key", "backends", "control", "data_dir", "files_url", "health_file",
+        "kubernetes_url", "redis_url", "service_account", "url",
+        # Who may call, and what a caller may reach.
+        "first_key", "host", "hosts", "insecure", "metrics_address", "metrics_key", "metrics_port",
+        "origins", "pass_image_urls", "private_images",
+    }
+)  # fmt: skip
+"""Settings that an untrusted file may not set."""
+_TRUST: Final = "FLEET_TRUST"
+"""Absolute folders whose file is trusted, separated as those in PATH: for services and images."""
+
+
+def trusted_list() -> Path:
+    """The file of the user that says which files are trusted: JSON, path to digest."""
+    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(home) / "llm-fleet" / "trusted.json"
+
+
+def guarded(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says in guarded settings."""
+    return {name: found[name] for name in sorted(GUARDED & found.keys())}
+
+
+def digest(file: Path, found: Mapping[str, Any]) -> str:
+    """Stands for a file's place and what it says in guarded settings."""
+    told = [str(file.resolve()), guarded(found)]
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def read_trusted() -> dict[str, str]:
+    """Digests by path; empty if there is no list, or it cannot be read."""
+    try:
+        found = json.loads(trusted_list().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def is_trusted(file: Path, found: Mapping[str, Any]) -> bool:
+    """Whether this file counts with what it says."""
+    place = file.resolve()
+    folders = os.environ.get(_TRUST, "").split(os.pathsep)
+    if any(Path(each).is_absolute() and Path(each).resolve() == place.parent for each in folders):
+        return True
+    return read_trusted().get(str(place)) == digest(file, found)
+
+
+def demand_trust(file: Path, found: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Check that a file may set these settings; raises InvalidSetting, which names them."""
+    wanted = sorted(GUARDED.intersection(names))
+    if not wanted or is_trusted(file, found):
+        return
+    raise InvalidSetting(
+        f"{file.resolve()} sets {', '.join(wanted)}, which a file may set only if you trust it, "
+        "because they say where keys and requests go or who may call: read it, then run `fleet "
+        f"trust` there; or set {_variables(wanted)} instead"
+    )
+
+
+def _variables(names: Iterable[str]) -> str:
+    return ", ".join(
+        "LLM_<NAME>" if each == "backends" else f"FLEET_{each.upper()}" for each in names
+    )
+
+
 DAY_S: Final = 86400
 YEARS_S: Final = 10 * 366 * DAY_S
 MOST_BYTES: Final = 2**50
@@ -143,4 +219,15 @@ class FleetSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the environment before the file, and the file before the defaults."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, _ProjectFile(settings_cls)
+
+
+class _ProjectFile(TomlConfigSettingsSource):
+    """The `fleet.toml` of the current folder, which may set some settings only if it is trusted."""
+
+    @override
+    def __call__(self) -> dict[str, Any]:
+        """What it says; raises InvalidSetting for what it may not say."""
+        counted = self.settings_cls.model_fields.keys() & self.toml_data.keys()
+        demand_trust(Path("fleet.toml"), self.toml_data, counted - self.current_state.keys())
+        return super().__call__()

@@ -11,8 +11,11 @@ from contract.errors import InvalidRequest
 
 
 @contextmanager
-def whole(file: Path) -> Iterator[BinaryIO]:
-    """Write `file`, which gets its name when the context ends well; raises InvalidRequest."""
+def whole(file: Path, *, private: bool = False) -> Iterator[BinaryIO]:
+    """Write `file`, which gets its name when the context ends well; raises InvalidRequest.
+
+    `private`: only its owner may read it.
+    """
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     except OSError as error:
@@ -23,7 +26,7 @@ def whole(file: Path) -> Iterator[BinaryIO]:
             yield opened
             opened.flush()
             os.fsync(opened.fileno())
-        half.chmod(0o666 & ~_umask())
+        half.chmod(0o600 if private else 0o666 & ~_umask())
         half.replace(file)
     except BaseException:
         half.unlink()

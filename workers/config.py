@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from contract.redis_keys import kind_of
 from contract.requests import Kind
+from contract.settings import demand_trust
 from workers.backends.dsn import VARIABLE_PREFIX, BackendConfig, DsnError, from_environment, parse
 from workers.endpoints.broadcast import EVERYWHERE
 
@@ -50,7 +51,8 @@ def configured(environ: Mapping[str, str], file: Path = Path("fleet.toml")) -> l
     """Return every backend that the file's `[backends]` and the environment name, by name.
 
     An entry is a DSN, as in `box = "ollama://10.0.0.5"`, or a table of the fields of
-    BackendConfig. Raises DsnError, which names the entry and never repeats a key.
+    BackendConfig. Raises DsnError, which names the entry and never repeats a key; InvalidSetting if
+    the file is not trusted.
     """
     found = {config.name: config for config in _from_file(file)}
     found |= {config.name: config for config in from_environment(environ)}
@@ -61,9 +63,11 @@ def _from_file(file: Path) -> list[BackendConfig]:
     if not file.is_file():
         return []
     try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8")).get("backends", {})
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise DsnError(f"{file}: {error}") from error
+    demand_trust(file, found, {"backends"} & found.keys())
+    tables = found.get("backends", {})
     if not isinstance(tables, dict):
         raise DsnError(
             f"{file}: backends must be a table: write [backends], and below it name = DSN"

@@ -42,6 +42,7 @@ app = typer.Typer(
 for command in (
     up.up,
     logs.logs,
+    config.trust,
     demo.demo,
     chat.chat,
     embed.embed,
@@ -73,6 +74,7 @@ for name, group in (
     ("config", config.app),
     ("doctor", doctor.app),
     ("service", service.app),
+    ("redis", service.redis),
     ("worker", worker.app),
 ):
     app.add_typer(all_with_key(group), name=name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from contract.errors import FleetError, RelayUnavailable
+from contract.errors import FleetError, InvalidSetting, RelayUnavailable
 from fleet.client.async_client import AsyncClient
 from fleet.client.errors import CannotStart, NotAuthorised
 from fleet.client.settings import ClientSettings, addresses
@@ -120,7 +120,7 @@ async def backends() -> list[Finding]:
     """Whether the configured backends respond; if none is configured, those on default ports."""
     try:
         known = configured(os.environ)
-    except DsnError as error:
+    except (DsnError, InvalidSetting) as error:
         return [broken("backends", str(error), "correct that variable or fleet.toml")]
     if known:
         return list(await asyncio.gather(*(_backend(each) for each in known)))

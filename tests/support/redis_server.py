@@ -79,7 +79,7 @@ class RedisServer:
                     line.settimeout(1)
                     line.connect(str(self.folder / "redis.sock"))
                     line.sendall(b"PING\r\n")
-                    if line.recv(100).startswith(b"+PONG"):
+                    if line.recv(100).startswith((b"+PONG", b"-NOAUTH")):
                         return True
             except OSError:
                 pass

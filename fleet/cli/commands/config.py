@@ -1,5 +1,6 @@
-"""`fleet config show`: every setting, its value, and the origin of the value."""
+"""`fleet config show`: every setting, its value, and its origin. `fleet trust`: of fleet.toml."""
 
+import json as json_text
 import os
 import tomllib
 from collections.abc import Iterator
@@ -10,13 +11,15 @@ import typer
 from pydantic import SecretStr
 
 from contract.errors import InvalidRequest
-from contract.settings import FleetSettings
+from contract.settings import FleetSettings, digest, guarded, read_trusted, trusted_list
+from fleet.atomic_file import whole
 from fleet.cli.commands.options import Json
 from fleet.cli.exit_codes import Exit, run
 from fleet.cli.tables import Wrapped
 from fleet.cli.terminal import Terminal
 from fleet.client.settings import ClientSettings, UpSettings, data_folder
 from relay.settings import RelaySettings
+from telemetry.plain_text import redacted
 from workers.backends.dsn import VARIABLE_PREFIX, WELL_KNOWN
 
 app = typer.Typer(help="Show the configuration.", no_args_is_help=True)
@@ -102,3 +105,73 @@ def _file() -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except tomllib.TOMLDecodeError as error:
         raise InvalidRequest(f"fleet.toml: {error}") from error
+
+
+def trust(
+    file: Annotated[
+        Path, typer.Argument(help="The file, or its folder.", show_default=True)
+    ] = Path("fleet.toml"),
+    *,
+    remove: Annotated[bool, typer.Option("--remove", help="Trust it no longer.")] = False,
+    json: Json = False,
+) -> None:
+    """Let a fleet.toml set addresses, folders and who may call, as it sets them now."""
+
+    async def command() -> Exit:
+        return _trust(given, Terminal(json=json), remove=remove)
+
+    given = file / "fleet.toml" if file.is_dir() else file
+    run(command())
+
+
+def _trust(file: Path, terminal: Terminal, *, remove: bool) -> Exit:
+    place, known = str(file.resolve()), read_trusted()
+    told: dict[str, Any] = {}
+    if remove:
+        known.pop(place, None)
+    else:
+        found = _read(file)
+        told, known[place] = guarded(found), digest(file, found)
+    _write(known)
+    if terminal.json:
+        terminal.write_json_object({"file": place, "trusted": not remove, "settings": list(told)})
+        return Exit.OK
+    for name, value in told.items():
+        terminal.message(f"{name} = {_shown(name, value)}")
+    terminal.message(f"{place} is trusted {'no longer' if remove else 'with these settings'}")
+    return Exit.OK
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidRequest(f"{file} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{file} cannot be read: {error}") from None
+
+
+def _shown(name: str, value: Any) -> str:
+    """A value for the terminal; keys are masked."""
+    if name.endswith("_key"):
+        return "***"
+    if isinstance(value, dict):
+        return ", ".join(f"{each}: {_address(entry)}" for each, entry in value.items())
+    return redacted(str(value))
+
+
+def _address(entry: Any) -> str:
+    """Where a backend is, as far as that is no secret."""
+    if isinstance(entry, dict):
+        entry = entry.get("url") or entry.get("urls") or entry.get("type")
+    return redacted(str(entry))
+
+
+def _write(known: dict[str, str]) -> None:
+    place = trusted_list()
+    try:
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest(f"cannot write to {place.parent}: {error.strerror}") from error
+    with whole(place, private=True) as opened:
+        opened.write(json_text.dumps(known, indent=1, sort_keys=True).encode())

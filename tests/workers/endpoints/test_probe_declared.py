@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from contract.roster import ModelReport
 from workers.backends.dsn import BackendConfig
 from workers.config import configured
@@ -29,6 +31,11 @@ LISTED = ModelReport(
     context_length=8192,
     size_bytes=7,
 )
+
+
+@pytest.fixture(autouse=True)
+def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_TRUST", str(tmp_path))
 
 
 def config(tmp_path: Path) -> BackendConfig:

@@ -47,6 +47,11 @@ id = "gone"
 """
 
 
+@pytest.fixture(autouse=True)
+def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_TRUST", str(tmp_path))
+
+
 def configuration(
     tmp_path: Path, url: str = "http://box.test", table: str = TABLE
 ) -> BackendConfig:

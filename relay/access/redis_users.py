@@ -1,0 +1,151 @@
+"""The users of Redis for shims, workers and admins, each with the commands and keys that it needs.
+
+`fleet redis acl` writes them as an aclfile of the server (Redis 7 or later, Valkey). A worker runs
+next to a backend, often on a machine of less trust, so it reads no API keys, files or batches.
+Either process may become the maintainer, so both may do what a maintainer does. Nobody may flush,
+configure, stop, replicate or copy the server, or read all of its keys' names but the admin.
+
+What is not withheld is allowed to both: a new key of contract/redis_keys.py needs no change here.
+The server compares a key with one pattern after the other, so families are one pattern where they
+can be, those of jobs and queues first.
+"""
+
+import hashlib
+import inspect
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final, NamedTuple, get_args
+
+from contract import redis_keys
+from contract.requests import Kind
+
+_SCRIPTS: Final = (
+    "bitcount del dump exists expire get getbit hdel hexists hget hgetall hincrby hincrbyfloat hlen"
+    " hmget hset hsetnx incr lindex llen lpush lrange lrem mget pexpire pexpireat pexpiretime pttl"
+    " publish restore rpush sadd scard set setbit smembers srem time ttl unlink xadd xlen xrange"
+    " zadd zcard zcount zincrby zmscore zpopmin zrange zrangebyscore zrank zrem zremrangebyrank"
+    " zremrangebyscore zrevrange zscore"
+)
+"""Commands of the Lua scripts; tests/relay/access/test_redis_users.py compares them."""
+_MODULES: Final = (
+    "client|setinfo eval evalsha hello hkeys hvals info memory|usage ping psubscribe select"
+    " srandmember subscribe unsubscribe xrevrange xtrim zrevrangebyscore zrevrank zscan"
+)
+"""What the relay's modules send besides."""
+_CELERY: Final = "brpop client|id client|unblock exec multi rpop type"
+"""What kombu and the transport of workers send besides."""
+_DIAGNOSIS: Final = (
+    "acl|log acl|whoami client|info client|list dbsize latency|latest memory|doctor memory|stats"
+    " object|encoding object|freq object|idletime scan slowlog|get xinfo|stream"
+)
+"""What somebody runs who looks for a fault."""
+
+_WITHHELD_FROM_SHIMS: Final = frozenset({redis_keys.vector, redis_keys.residence})
+_WITHHELD_FROM_WORKERS: Final = frozenset(
+    {
+        redis_keys.file, redis_keys.files, redis_keys.batch, redis_keys.batch_rows,
+        redis_keys.batch_parts, redis_keys.batches, redis_keys.live_batches,
+    }
+)  # fmt: skip
+_WITHHELD_TABLES: Final = frozenset(
+    {redis_keys.KEYS, redis_keys.BATCHES, redis_keys.STORED, redis_keys.HELD}
+)
+"""Keys without a parameter that workers do not get."""
+
+_TICKETS: Final = tuple(redis_keys.queue_name("*", kind) for kind in get_args(Kind))
+_CONTROL: Final = ("_kombu.binding.*", "*.reply.celery.pidbox")
+"""Keys of Celery's remote control."""
+_BUSY: Final = ("fleet:j:", "fleet:q:")
+_CHANNELS: Final = ("fleet:*",)
+_CONTROL_CHANNELS: Final = ("/*.celery.pidbox", "/*.celeryev/*")
+_LINE: Final = re.compile(r"^user (\S+) on #([0-9a-f]{64}) ")
+
+
+class RedisUser(NamedTuple):
+    """A user of Redis: its name, and what it may do."""
+
+    name: str
+    commands: tuple[str, ...]
+    keys: tuple[str, ...]
+    channels: tuple[str, ...]
+
+    def rule(self, digest: str) -> str:
+        """Its line of an aclfile; `digest` is the SHA-256 of its password, in hex."""
+        words = ["user", self.name, "on", f"#{digest}", "resetkeys", "resetchannels", "-@all"]
+        words += [f"~{each}" for each in self.keys] + [f"&{each}" for each in self.channels]
+        return " ".join(words + [f"+{each}" for each in self.commands])
+
+
+def redis_users() -> tuple[RedisUser, ...]:
+    """The users: of shims, of workers, and of admins, who may do what both may, and look."""
+    tables = _tables()
+    shim_keys = [*_families(_WITHHELD_FROM_SHIMS), *_sorted(tables), *_TICKETS]
+    worker_tables = _sorted(tables - _WITHHELD_TABLES)
+    worker_keys = [*_families(_WITHHELD_FROM_WORKERS), *worker_tables, *_TICKETS, *_CONTROL]
+    relay = f"{_SCRIPTS} {_MODULES}".split()
+    celery = [*relay, *_CELERY.split()]
+    channels = (*_CHANNELS, *_CONTROL_CHANNELS)
+    return (
+        RedisUser("fleet-shim", _sorted(relay), tuple(shim_keys), _CHANNELS),
+        RedisUser("fleet-worker", _sorted(celery), tuple(worker_keys), channels),
+        RedisUser(
+            "fleet-admin", _sorted([*celery, *_DIAGNOSIS.split()]),
+            ("fleet:*", *_TICKETS, *_CONTROL), channels,
+        ),
+    )  # fmt: skip
+
+
+def _families(withheld: Collection[object]) -> list[str]:
+    """Patterns of the keys that functions of contract/redis_keys.py name, without those withheld.
+
+    `fleet:q:*` stands for all that begin so, if none of them is withheld.
+    """
+    names = _named()
+    partly = {_family(name) for make, name in names.items() if make in withheld}
+    found = {
+        name if _family(name) in partly else f"{_family(name)}:*"
+        for make, name in names.items()
+        if make not in withheld
+    }
+    return sorted(found, key=lambda name: (not name.startswith(_BUSY), name))
+
+
+def _named() -> dict[object, str]:
+    found: dict[object, str] = {}
+    for make in vars(redis_keys).values():
+        if inspect.isfunction(make) and make.__module__ == redis_keys.__name__:
+            name = make(*["*"] * len(inspect.signature(make).parameters))
+            if name.startswith("fleet:"):
+                found[make] = name
+    return found
+
+
+def _family(name: str) -> str:
+    return ":".join(name.split(":")[:2])
+
+
+def _tables() -> set[str]:
+    """The keys that have one name."""
+    names = (each for each in vars(redis_keys).values() if isinstance(each, str))
+    return {name for name in names if name.startswith("fleet:")}
+
+
+def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(names)))
+
+
+def digest_of(password: str) -> str:
+    """How an aclfile has a password."""
+    return hashlib.sha256(password.encode()).hexdigest()
+
+
+def aclfile(digests: Mapping[str, str]) -> str:
+    """The text of an aclfile in which only these users exist; their passwords' digests by name."""
+    lines = [each.rule(digests[each.name]) for each in redis_users()]
+    return "\n".join(["user default off resetkeys resetchannels -@all", *lines, ""])
+
+
+def digests_in(text: str) -> dict[str, str]:
+    """The digests that an aclfile of ours has, by user."""
+    found = (_LINE.match(line) for line in text.splitlines())
+    return {match[1]: match[2] for match in found if match}

@@ -1,0 +1,113 @@
+"""Each user of Redis may do what its processes do, and no more."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from redis.exceptions import NoPermissionError, ResponseError
+from support.redis_server import RedisServer
+
+from contract import redis_keys
+from relay.access.redis_users import aclfile, digest_of, digests_in, redis_users
+
+ROOT = Path(__file__).parents[3]
+PASSWORDS = {each.name: f"pw-{each.name}" for each in redis_users()}
+SHIM, WORKER, ADMIN = PASSWORDS
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    folder = tmp_path_factory.mktemp("acl")
+    file = folder / "users.acl"
+    file.write_text(aclfile({name: digest_of(text) for name, text in PASSWORDS.items()}))
+    running = RedisServer(folder, "--aclfile", str(file))
+    yield running
+    running.stop()
+
+
+def connected(server: RedisServer, user: str) -> Redis:
+    return Redis(port=server.port, username=user, password=PASSWORDS[user])
+
+
+def may(server: RedisServer, user: str, *words: str) -> bool:
+    with connected(server, user) as line:
+        try:
+            line.execute_command(*words)
+        except NoPermissionError:
+            return False
+        except ResponseError as error:
+            return "ACL failure in script" not in str(error) and "not allowed" not in str(error)
+    return True
+
+
+def test_every_command_of_a_script_is_allowed_to_all() -> None:
+    used = {
+        name.lower()
+        for file in (ROOT / "relay" / "lua").rglob("*.lua")
+        for name in re.findall(r"redis\.p?call\(\s*'([A-Z]+)'", file.read_text())
+    }
+
+    assert used
+    for user in redis_users():
+        assert used <= set(user.commands)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("FLUSHALL",), ("CONFIG", "SET", "dir", "/tmp"), ("CONFIG", "GET", "*"), ("KEYS", "*"),
+        ("SHUTDOWN", "NOSAVE"), ("REPLICAOF", "NO", "ONE"), ("ACL", "LIST"), ("MONITOR",),
+        ("DEBUG", "SLEEP", "0"), ("SCRIPT", "FLUSH"), ("FUNCTION", "LIST"), ("SAVE",),
+        ("MIGRATE", "h", "1", "fleet:keys", "0", "1"), ("MODULE", "LIST"), ("CLIENT", "KILL", "x"),
+        ("GET", "somebody:else"), ("SET", "celery", "1"), ("PUBLISH", "elsewhere", "x"),
+        ("EVAL", "return redis.call('KEYS', '*')", "0"), ("SWAPDB", "0", "1"),
+        ("EVAL", "return redis.call('GET', 'somebody:else')", "0"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_nobody_may_do_what_the_fleet_never_does(
+    server: RedisServer, words: tuple[str, ...]
+) -> None:
+    assert [user for user in PASSWORDS if may(server, user, *words)] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [
+        (("HGETALL", redis_keys.KEYS), {SHIM, ADMIN}),
+        (("HGETALL", redis_keys.file("file-1")), {SHIM, ADMIN}),
+        (("ZRANGE", redis_keys.files("a"), "0", "-1"), {SHIM, ADMIN}),
+        (("HGETALL", redis_keys.batch("batch_1")), {SHIM, ADMIN}),
+        (("ZRANGE", redis_keys.batches("a"), "0", "-1"), {SHIM, ADMIN}),
+        (("GET", redis_keys.vector("box", "1")), {WORKER, ADMIN}),
+        (("HGETALL", redis_keys.residence("box", "m")), {WORKER, ADMIN}),
+        (("BRPOP", "box.chat", "0.01"), {WORKER, ADMIN}),
+        (("SMEMBERS", "_kombu.binding.celery.pidbox"), {WORKER, ADMIN}),
+        (("PUBLISH", "/0.celery.pidbox", "x"), {WORKER, ADMIN}),
+        (("LPUSH", "box.chat", "x"), {SHIM, WORKER, ADMIN}),
+        (("HGETALL", redis_keys.record("1f")), {SHIM, WORKER, ADMIN}),
+        (("ZRANGE", redis_keys.recent("a"), "0", "-1"), {SHIM, WORKER, ADMIN}),
+        (("PUBLISH", redis_keys.channel("1f"), "x"), {SHIM, WORKER, ADMIN}),
+        (("SCAN", "0"), {ADMIN}),
+        (("CLIENT", "LIST"), {ADMIN}),
+        (("ACL", "LOG"), {ADMIN}),
+    ],
+    ids=str,
+)
+def test_each_may_do_what_it_needs(
+    server: RedisServer, words: tuple[str, ...], allowed: set[str]
+) -> None:
+    assert {user for user in PASSWORDS if may(server, user, *words)} == allowed
+
+
+def test_without_a_user_nobody_is_let_in(server: RedisServer) -> None:
+    assert server.say("GET", "fleet:keys").startswith(b"-NOAUTH")
+
+
+def test_written_again_a_file_keeps_its_passwords() -> None:
+    first = {name: digest_of(text) for name, text in PASSWORDS.items()}
+
+    assert digests_in(aclfile(first)) == first
+    assert digests_in("user fleet-shim on nopass\n# other\n") == {}

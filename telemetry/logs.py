@@ -28,7 +28,7 @@ from structlog.typing import EventDict
 from typing_extensions import override
 
 from contract.json_lines import json_line
-from telemetry.plain_text import escaped, known_secrets, redacted
+from telemetry.plain_text import escaped, escaped_json, known_secrets, redacted
 from telemetry.settings import LogSettings
 from telemetry.trace_context import current_trace
 
@@ -215,4 +215,4 @@ def _shown(value: Any) -> str:
 
 
 def _json(event: EventDict, **_: Any) -> str:
-    return json_line(event).decode()
+    return escaped_json(json_line(event).decode())

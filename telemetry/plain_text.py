@@ -24,6 +24,7 @@ _CONTROLS: Final = re.compile(
     # C0 and C1, line and paragraph separators, and marks that change the direction of text.
     "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 )
+_RAW_IN_JSON: Final = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def known_secrets(given: Iterable[SecretStr | None]) -> tuple[str, ...]:
@@ -54,3 +55,10 @@ def escaped(text: str) -> str:
     if _CONTROLS.search(text) is None:
         return text
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def escaped_json(text: str) -> str:
+    r"""The same JSON with the control characters as `\u009b` that it may hold as they are."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return _RAW_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -19,9 +19,9 @@ from contract.events import (
 from contract.result import Fold, Result
 from fleet.cli.progress_bars import ProgressBars
 from fleet.cli.terminal import Terminal
-from fleet.cli.visible import visible
 from fleet.client.errors import AnswerRestarted
 from fleet.client.job import AsyncJob, raise_job_ended
+from fleet.visible import visible
 
 
 class EventPrinter:
@@ -77,8 +77,9 @@ class EventPrinter:
         self._bars.close(is_complete=True)
         if delta.thinking:
             self._is_thinking = True
+            text = delta.thinking if self._terminal.raw else visible(delta.thinking)
             self._terminal.stderr.print(
-                visible(delta.thinking), style="dim italic", end="", highlight=False, markup=False
+                text, style="dim italic", end="", highlight=False, markup=False
             )
         text = (delta.content or "") + (delta.refusal or "")
         if text:

@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 
 from contract.errors import FleetError, InvalidRequest, InvalidSetting
-from fleet.cli.visible import visible
 from fleet.client.errors import (
     FleetUnreachable,
     GaveUpWaiting,
@@ -18,6 +17,7 @@ from fleet.client.errors import (
     JobEnded,
     NotAuthorised,
 )
+from fleet.visible import visible
 
 
 class Exit(IntEnum):

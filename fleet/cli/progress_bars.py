@@ -10,7 +10,7 @@ from rich.progress import TaskID
 
 from contract.events import Phase, Progress
 from fleet.cli.terminal import Terminal
-from fleet.cli.visible import visible
+from fleet.visible import visible
 
 _DIGEST_LENGTH = 12
 """Characters of a digest that are shown, as Ollama does."""

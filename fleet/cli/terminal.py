@@ -24,7 +24,7 @@ from rich.text import Text
 from contract.json_lines import json_line, one_line
 from contract.wire import WireModel, encode
 from fleet.cli.tables import lines
-from fleet.cli.visible import visible, visible_json
+from fleet.visible import visible, visible_json
 
 _LINE_EVERY_S = 30.0
 DEFAULT_ROWS = 20
@@ -34,9 +34,10 @@ DEFAULT_ROWS = 20
 class Terminal:
     """The output streams of one command."""
 
-    def __init__(self, *, json: bool = False) -> None:
-        """With `json`, tables are printed as JSON."""
+    def __init__(self, *, json: bool = False, raw: bool = False) -> None:
+        """With `json`, tables are printed as JSON; with `raw`, text is written as it is."""
         self.json = json
+        self.raw = raw
         self.is_interactive = sys.stdout.isatty()
         self.stderr = Console(stderr=True)
         self._stdout = Console()
@@ -56,7 +57,8 @@ class Terminal:
 
     def write(self, text: str) -> None:
         """Write text to stdout and flush it; on a terminal, control characters are escaped."""
-        sys.stdout.write(visible(text.replace("\r", "")) if self.is_interactive else text)
+        is_escaped = self.is_interactive and not self.raw
+        sys.stdout.write(visible(text.replace("\r", "")) if is_escaped else text)
         sys.stdout.flush()
 
     def write_line(self, text: str) -> None:

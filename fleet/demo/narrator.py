@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from contract.errors import FleetError
+from fleet.visible import visible
 
 
 class PromiseBroken(FleetError):
@@ -43,11 +44,11 @@ class Narrator:
 
     def say(self, text: str, style: str = "yellow") -> None:
         """Print a line."""
-        self.console.print(f"[{style}]» {escape(text)}")
+        self.console.print(f"[{style}]» {escape(visible(text))}")
 
     def words(self, text: str, style: str) -> None:
         """Print text of an answer, without a line break."""
-        self.console.print(escape(text), style=style, end="", soft_wrap=True)
+        self.console.print(escape(visible(text)), style=style, end="", soft_wrap=True)
         self.console.file.flush()
 
     def end_words(self) -> None:
@@ -72,7 +73,8 @@ class Narrator:
         table.add_column("promise")
         table.add_column("measured")
         for row in self._shown:
-            table.add_row(f"[green]✓[/] {escape(row.what)}", escape(row.measured))
+            measured = escape(visible(row.measured))
+            table.add_row(f"[green]✓[/] {escape(visible(row.what))}", measured)
         table.add_row("everything, from the start", f"{time.monotonic() - self._began_at:.1f} s")
         self.console.print()
         self.console.print(table)

@@ -21,6 +21,7 @@ from honcho.printer import Message, Printer
 from typing_extensions import override
 
 from fleet.local.supervisor import OWN_NAME
+from fleet.visible import visible
 
 FILES: Final = 4
 FILE_BYTES: Final = 4 * 2**20
@@ -83,7 +84,7 @@ class Journal(Printer):  # type: ignore[misc] # honcho ships no types
         """Write a message to its file, and show it if it is to be shown."""
         text = self._write_file(message)
         if not self.is_quiet:
-            super().write(message)
+            super().write(message._replace(data=text))
         elif message.name == OWN_NAME:
             self._show(f"{message.time:%H:%M:%S} {text}")
 
@@ -97,8 +98,10 @@ class Journal(Printer):  # type: ignore[misc] # honcho ships no types
     def _write_file(self, message: Message) -> str:
         data = message.data
         text = data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data)
+        # Some of it is not from our loggers: a library's own output, a server's.
+        text = "\n".join(visible(line, "\t") for line in text.splitlines())
         at = message.time.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
-        for line in text.splitlines():
+        for line in text.split("\n"):
             self._file(message.name).add(f"{at}Z {line[:_LONGEST_LINE]}")
         return text
 

@@ -2,11 +2,12 @@
 
 import asyncio
 import sys
+from codecs import getincrementaldecoder
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, nullcontext
-from io import BufferedReader
+from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final
+from typing import Annotated, Any, BinaryIO, Final, cast
 
 import typer
 from rich.progress import Progress, TaskID
@@ -25,6 +26,7 @@ from fleet.client.batches import AsyncBatches, BatchView, first_endpoint
 from fleet.client.errors import GaveUpWaiting
 from fleet.client.paging import collect_pages
 from fleet.embed.encoding import check_utf8_lines
+from fleet.visible import visible_json
 
 app = typer.Typer(help="Files of requests: submit, watch, cancel, results.", no_args_is_help=False)
 
@@ -280,4 +282,16 @@ async def _fetch(batches: AsyncBatches, file_id: str, path: Path, terminal: Term
 
 
 def _stdout() -> BinaryIO:
-    return sys.stdout.buffer
+    return cast("BinaryIO", _Shown()) if sys.stdout.isatty() else sys.stdout.buffer
+
+
+class _Shown(RawIOBase):
+    """Writes lines of JSON to a terminal, with the control characters escaped that they hold."""
+
+    def __init__(self) -> None:
+        self._decoder = getincrementaldecoder("utf-8")("replace")
+
+    @override
+    def write(self, data: Any) -> int:
+        sys.stdout.write(visible_json(self._decoder.decode(data)))
+        return len(data)

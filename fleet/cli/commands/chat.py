@@ -15,7 +15,7 @@ from contract.chat import ImagePart, Message, Part, TextPart
 from contract.errors import FleetError, UnknownModel
 from contract.result import Result
 from contract.roster import utc
-from fleet.cli.commands.options import At, Backend, Json, Model, Url, time_of
+from fleet.cli.commands.options import At, Backend, Json, Model, Raw, Url, time_of
 from fleet.cli.event_printer import EventPrinter
 from fleet.cli.exit_codes import Exit, complain, run
 from fleet.cli.interrupts import cancel
@@ -54,6 +54,7 @@ def chat(
     image: Images = None,
     on_missing: OnMissing = None,
     at: At = None,
+    raw: Raw = False,
     json: Json = False,
     url: Url = None,
 ) -> None:
@@ -63,7 +64,7 @@ def chat(
     """
     fields = {"temperature": temperature, "max_tokens": max_tokens, "backend": backend}
     fields |= {"think": think, "on_missing": on_missing, "not_before": time_of(at)}
-    talk = Talk(Terminal(json=json), url, model, fields)
+    talk = Talk(Terminal(json=json, raw=raw), url, model, fields)
     _begin(talk, prompt, system, image)
 
 
@@ -77,13 +78,14 @@ def run_(
     max_tokens: MaxTokens = None,
     think: Think = None,
     image: Images = None,
+    raw: Raw = False,
     json: Json = False,
     url: Url = None,
 ) -> None:
     """Like `chat`, but pull the model first if it is missing; Ctrl-C cancels the answer."""
     fields = {"temperature": temperature, "max_tokens": max_tokens, "backend": backend}
     fields |= {"think": think, "on_missing": "pull"}
-    talk = Talk(Terminal(json=json), url, model, fields)
+    talk = Talk(Terminal(json=json, raw=raw), url, model, fields)
     _begin(talk, prompt, system, image)
 
 

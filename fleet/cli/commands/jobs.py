@@ -12,7 +12,7 @@ from contract.jobs import JobRecord, JobView
 from contract.requests import Kind
 from contract.result import Status
 from contract.wire import WireModel, encode
-from fleet.cli.commands.options import All, Json, Newest, Timeout, Url
+from fleet.cli.commands.options import All, Json, Newest, Raw, Timeout, Url
 from fleet.cli.event_printer import print_events
 from fleet.cli.exit_codes import Exit, run
 from fleet.cli.interrupts import detachable
@@ -125,6 +125,7 @@ def watch(
     *,
     after: Annotated[str | None, typer.Option(help="Only events after this id, as 1-17.")] = None,
     timeout: Timeout = None,
+    raw: Raw = False,
     json: Json = False,
     url: Url = None,
 ) -> None:
@@ -133,7 +134,7 @@ def watch(
         cursor = EventId.parse(after) if after else BEGINNING
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    run(_watch(job, cursor, timeout, Terminal(json=json), url))
+    run(_watch(job, cursor, timeout, Terminal(json=json, raw=raw), url))
 
 
 async def _watch(

@@ -14,6 +14,7 @@ from fleet.cli.exit_codes import Exit, run
 from fleet.cli.terminal import Terminal
 from fleet.client.settings import data_folder
 from fleet.local.log_files import Line, LogReader, log_folder, processes
+from fleet.visible import visible
 
 _POLL_S: Final = 0.25
 
@@ -87,7 +88,7 @@ def _show(lines: Sequence[Line], terminal: Terminal) -> None:
         if terminal.json:
             terminal.write_json_object({"at": line.at, "process": line.process, "text": line.text})
             continue
-        text = "".join(each if each.isprintable() or each == "\t" else "?" for each in line.text)
+        text = visible(line.text, "\t")
         if terminal.is_interactive:
             at = line.at.astimezone().strftime("%H:%M:%S")
             terminal.write(f"{at} {line.process:<{width}} | {text}\n")

@@ -14,6 +14,12 @@ from contract.requests import unix_seconds
 from fleet.client.settings import api_key_option
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+Raw = Annotated[
+    bool,
+    typer.Option(
+        "--raw", help="Let control characters of the text reach the terminal as they are."
+    ),
+]
 Url = Annotated[
     str | None,
     typer.Option("--url", help="URLs of shims, separated by commas.  [default: FLEET_URL]"),

@@ -154,6 +154,7 @@ def test_the_answer_of_a_model_cannot_control_the_terminal(up: Up, fleet: Comman
     assert r"a\x1b[31mRED\x1b]0;T\x07\x9b2J\u202eb" in shown
     assert not any(each in shown for each in "\x1b\x07\x9b\u202e")
     assert EVIL in fleet(*chat).stdout
+    assert EVIL in raw_output(up, *chat, "--raw")
 
 
 def test_json_on_a_terminal_has_its_control_characters_escaped(up: Up, fleet: Command) -> None:

@@ -77,6 +77,9 @@ class Bounds(NamedTuple):
     tokens: int | None
     tenant_jobs: int | None
     tenant_tokens: int | None
+    share: float = 1.0
+    """The part that one tenant may hold of what it holds and what is free. Below 1 the first job of
+    each tenant is taken although the queue is full."""
 
 
 class Arrival(NamedTuple):

@@ -26,9 +26,15 @@ SURVEYED_MINUTES: Final = 15
 """For which the counters of ended jobs are kept."""
 _RETRY_AFTER_S: Final = (1.0, 30.0, 120.0)
 """Least, unknown, most."""
-_TENANT_BOUNDS: Final = (-3, -4)
-_JOB_BOUNDS: Final = (-1, -3)
-_SUFFIX: Final = {"jobs": "", "tokens": "_TOKENS"}
+_BOUNDS: Final = {
+    -1: ("queue", "jobs", "FLEET_QUEUE_LIMIT"),
+    -2: ("queue", "tokens", "FLEET_QUEUE_LIMIT_TOKENS"),
+    -3: ("tenant", "jobs", "the bound of its key, or FLEET_TENANT_LIMIT"),
+    -4: ("tenant", "tokens", "the bound of its key, or FLEET_TENANT_LIMIT_TOKENS"),
+    -5: ("tenant", "jobs", "FLEET_TENANT_SHARE of what is free in FLEET_QUEUE_LIMIT"),
+    -6: ("tenant", "tokens", "FLEET_TENANT_SHARE of what is free in FLEET_QUEUE_LIMIT_TOKENS"),
+}
+"""By the position of a refusal: whose bound it is, of what, and what sets it."""
 _AT_ONCE: Final = 200
 """Queues that one script call counts; it blocks Redis for less than a millisecond."""
 _MOST_TENANTS: Final = 100
@@ -254,16 +260,15 @@ def queue_full(arriving: Arrival, place: scripts.Place, rate: float | None) -> Q
     """The error for a job that a queue has refused; `rate` is in jobs a second."""
     queue, tenant = arriving.queue, arriving.tenant
     bound, held, limit, _ = place
-    is_own, what = bound in _TENANT_BOUNDS, "jobs" if bound in _JOB_BOUNDS else "tokens"
+    scope, what, remedy = _BOUNDS[bound]
     least_s, unknown_s, most_s = _RETRY_AFTER_S
-    whose = f"holds {held} {what} of tenant {tenant}" if is_own else f"holds {held} {what}"
-    remedy = "the bound of its key, or FLEET_TENANT_LIMIT" if is_own else "FLEET_QUEUE_LIMIT"
+    whose = f"holds {held} {what}" + (f" of tenant {tenant}" if scope == "tenant" else "")
     return QueueFull(
-        f"queue {queue} {whose}, and may hold {limit} ({remedy}{_SUFFIX[what]}): try again later, "
-        "send less at once, or start more workers",
+        f"queue {queue} {whose}, and may hold {limit} ({remedy}): try again later, send less at "
+        "once, or start more workers",
         retry_after_s=max(least_s, min(most_s, 1 / rate)) if rate else unknown_s,
         queue=queue,
-        scope="tenant" if is_own else "queue",
+        scope=scope,
         limit=limit,
         held=held,
         eta_s=round(held / rate, 1) if rate and what == "jobs" else None,

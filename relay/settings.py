@@ -33,6 +33,10 @@ class RelaySettings(FleetSettings):
     """Jobs of one tenant that may wait in one queue, if its API key sets no limit."""
     tenant_limit_tokens: Annotated[int | None, Field(ge=1, le=_MOST_TOKENS)] = None
     """Estimated tokens of one tenant that may wait in one queue, if its API key sets no limit."""
+    tenant_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """The part that one tenant may hold of what it holds in a queue and what is free there. Below 1
+    a tenant that holds nothing gets a job in even if the queue is full. 1: no such limit; so it is
+    for the tenant `default`, whose are all jobs while there are no API keys."""
     tenant_tokens_minute: Annotated[int | None, Field(ge=1, le=_MOST_TOKENS)] = None
     """Tokens that a tenant may use in 60 seconds, if its API key sets no limit."""
     tenant_tokens_day: Annotated[int | None, Field(ge=1, le=_MOST_TOKENS)] = None

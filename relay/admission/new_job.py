@@ -6,7 +6,7 @@ from contract import redis_keys
 from contract.conversations import ConversationPolicy, turn_of
 from contract.events import Queued
 from contract.jobs import AnyRequest, JobRecord
-from contract.tenants import Tenant
+from contract.tenants import DEFAULT_TENANT, Tenant
 from contract.wire import VERSION, encode
 from relay.connection import Argument
 from relay.order import Arrival, Bounds, arrival
@@ -91,6 +91,8 @@ def new_arrival(
         settings.queue_limit_tokens,
         tenant.limit_jobs or settings.tenant_limit,
         tenant.limit_tokens or settings.tenant_limit_tokens,
+        # Without keys there is nobody to leave room for.
+        1.0 if tenant.name == DEFAULT_TENANT.name else settings.tenant_share,
     )
     turn = turn_of(request, tenant.name, settings.conversation_policy)
     return arrival(record, request, tenant, bounds, turn=turn, due=later.due_of(record))

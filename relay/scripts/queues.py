@@ -52,7 +52,8 @@ class Place(NamedTuple):
     """Where a job is or would be in the backlog."""
 
     position: int
-    """1: next; 0: held already; -1 to -4: refused, by the first to fourth field of `Bounds`."""
+    """1: next; 0: held already; -1 to -4: refused, by the first to fourth field of `Bounds`;
+    -5, -6: by the tenant's share of jobs, of tokens."""
     held: int = 0
     """If refused: how many jobs or tokens wait."""
     limit: int = 0

@@ -15,7 +15,7 @@ from contract import redis_keys
 from contract.cost import cost_of
 from contract.errors import QueueFull
 from contract.requests import SLACK_S, Priority
-from contract.tenants import Tenant
+from contract.tenants import DEFAULT_TENANT, Tenant
 from relay.order import ClaimFilter
 from relay.position import Positions
 from relay.scripts import queues as scripts
@@ -280,6 +280,54 @@ async def test_a_tenant_has_a_bound_of_its_own(redis_url: str) -> None:
         assert (caught.value.facts["scope"], caught.value.facts["limit"]) == ("tenant", 2)
         await claimed(relay)
         await put(relay, small)
+
+
+async def _until_refused(relay: Relay, tenant: Tenant, **fields: Any) -> tuple[int, QueueFull]:
+    """How many jobs of a tenant are taken, and why the next one is not."""
+    for taken in range(1000):
+        try:
+            await put(relay, tenant, **fields)
+        except QueueFull as error:
+            return taken, error
+    raise AssertionError("its jobs have no bound")
+
+
+async def test_a_tenant_that_floods_leaves_room_for_every_other_one(redis_url: str) -> None:
+    async with relay_on(redis_url, queue_limit=50) as relay:
+        taken = [await _until_refused(relay, Tenant(name=f"t{n}")) for n in range(60)]
+
+        assert [count for count, _ in taken[:5]] == [25, 12, 6, 3, 2]
+        assert all(count for count, _ in taken)
+        assert [error.facts["scope"] for _, error in taken[:4]] == ["tenant"] * 4
+        assert "FLEET_TENANT_SHARE" in str(taken[0][1])
+        assert taken[-1][1].facts["scope"] == "queue"
+
+
+async def test_a_tenant_that_floods_with_tokens_leaves_room_too(redis_url: str) -> None:
+    async with relay_on(redis_url, queue_limit_tokens=10_000) as relay:
+        taken, error = await _until_refused(relay, Tenant(name="a"), max_tokens=900)
+        others = [await _until_refused(relay, Tenant(name=f"t{n}"), max_tokens=900) for n in "xyz"]
+
+        assert taken == 5
+        assert (error.facts["scope"], error.facts["limit"]) == ("tenant", 5000)
+        assert all(count for count, _ in others)
+
+
+async def test_scheduled_jobs_leave_room_for_other_tenants(redis_url: str) -> None:
+    async with relay_on(redis_url, queue_limit=10) as relay:
+        due = {"not_before": relay.connection.now() + 3600}
+        taken = [await _until_refused(relay, Tenant(name=f"t{n}"), **due) for n in range(12)]
+
+        assert taken[0][0] == 5
+        assert all(count for count, _ in taken)
+
+
+async def test_without_keys_a_queue_is_filled_whole(redis_url: str) -> None:
+    async with relay_on(redis_url, queue_limit=10) as relay:
+        taken, error = await _until_refused(relay, DEFAULT_TENANT)
+
+        assert taken == 10
+        assert error.facts["scope"] == "queue"
 
 
 async def test_waiting_tokens_have_a_bound(redis_url: str) -> None:

@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope
 
 from api_shim.configured_queues import ConfiguredQueues
+from api_shim.disk_room import RedisDisk
 from api_shim.file_storage import Storage
 from api_shim.following.drop_in import DropInCall, FollowingServices
 from api_shim.following.queue_position import QueuePositions
@@ -35,7 +36,7 @@ from relay.api_keys import ApiKeys
 from relay.batches import BatchStore
 from relay.connection import Connection
 from relay.dead_letters import DeadLetters, UnreadableMessages
-from relay.files import Files
+from relay.files import FileBounds, Files
 from relay.followers import Followers
 from relay.idempotency import Idempotency
 from relay.log import Log
@@ -102,13 +103,13 @@ class Dependencies:
         self.open_calls = open_calls
         self.idempotency = Idempotency(connection)
         self.ledger, self.limits = Ledger(connection), TenantLimits(connection)
-        self.dead_letters = DeadLetters(connection)
-        self.unreadable = UnreadableMessages(connection)
-        self.storage = Storage(settings.storage_url)
+        self.dead_letters, self.unreadable = DeadLetters(connection), UnreadableMessages(connection)
+        self.storage = Storage(settings.storage_url, settings.disk_reserve_bytes)
+        self.redis_disk = RedisDisk(settings.redis_dir, settings.disk_reserve_bytes)
         self.files = Files(connection)
         self.batches = BatchStore(connection)
-        self.batches_changed = asyncio.Event()
-        """Set when a batch may be ready to drive."""
+        self.batches_changed, self.files_deleted = asyncio.Event(), asyncio.Event()
+        """Set when a batch may be ready to drive, and when bytes of files are to be deleted."""
         self.aliases = AliasCache(AliasStore(connection), settings.aliases, settings.prices)
         self.submission = self._submission(reader)
         self.following = FollowingServices(
@@ -119,7 +120,16 @@ class Dependencies:
         return SubmissionServices(
             self.queue, self.roster, self.idempotency, self.followers, reader,
             self.settings.on_no_worker, self.metrics.tracing, self.aliases,
+            self.redis_disk.demand_room,
         )  # fmt: skip
+
+    async def reserve_file(self, name: str, tenant: str, size_bytes: int) -> None:
+        """Count an object that is to be written against the quotas of files.
+
+        Raises FileQuotaFull, StorageUnavailable, RelayUnavailable.
+        """
+        bounds = FileBounds(self.settings.tenant_files_bytes, self.settings.files_bytes)
+        await self.files.reserve(name, tenant, size_bytes, bounds)
 
     def listed(self, caller: Tenant, *asked: str) -> Mapping[str, Pool]:
         """The backends as drop-in clients see them: aliases are models beside the others.

@@ -19,6 +19,7 @@ import anyio.to_thread
 from fsspec.core import url_to_fs
 from fsspec.spec import AbstractFileSystem
 
+from api_shim.disk_room import Disk, demand_room_for_file, disk_of
 from contract.errors import StorageUnavailable, UnknownFile
 
 Answer = TypeVar("Answer")
@@ -33,10 +34,13 @@ _GIVE_UP_S: Final = 10.0
 class Writing:
     """An object that is being written."""
 
-    def __init__(self, opened: Any, limiter: anyio.CapacityLimiter) -> None:
-        """Write to an open file."""
+    def __init__(
+        self, opened: Any, limiter: anyio.CapacityLimiter, demand_room: Callable[[int], None]
+    ) -> None:
+        """Write to an open file; `demand_room` raises if so many bytes have no room."""
         self._opened = opened
         self._limiter = limiter
+        self._demand_room = demand_room
         self._waiting = bytearray()
         self.size_bytes = 0
 
@@ -51,7 +55,11 @@ class Writing:
         """Write the buffer; raises StorageUnavailable."""
         whole, self._waiting = bytes(self._waiting), bytearray()
         if whole:
-            await _in_thread(self._limiter, lambda: self._opened.write(whole))
+            await _in_thread(self._limiter, lambda: self._write(whole))
+
+    def _write(self, data: bytes) -> None:
+        self._demand_room(len(data))
+        self._opened.write(data)
 
     def finish(self) -> None:
         """Write everything durably (fsync) and close."""
@@ -70,9 +78,13 @@ class Writing:
 class Storage:
     """Objects by name, as in `files/file-...`; every method raises StorageUnavailable."""
 
-    def __init__(self, url: str) -> None:
-        """Store under this folder or fsspec URL; nothing is opened or created yet."""
+    def __init__(self, url: str, reserve_bytes: int = 0) -> None:
+        """Store under this folder or fsspec URL; nothing is opened or created yet.
+
+        So many bytes are left free on a disk of this machine.
+        """
         self._url = url
+        self._reserve_bytes = reserve_bytes
         self._limiter = anyio.CapacityLimiter(_THREADS)
 
     @cached_property
@@ -83,11 +95,27 @@ class Storage:
             Path(root).mkdir(mode=0o700, parents=True, exist_ok=True)
         return files, root.rstrip("/")
 
+    async def demand_room(self, size_bytes: int) -> None:
+        """Raise StorageUnavailable if an object of so many bytes has no room."""
+        await self._do(lambda: self._demand_room(size_bytes))
+
+    def _demand_room(self, size_bytes: int) -> None:
+        if self._reserve_bytes and (disk := self._disk()) is not None:
+            demand_room_for_file(disk, size_bytes, self._reserve_bytes)
+
+    async def disk(self) -> Disk | None:
+        """The disk of the objects; None if it is not one of this machine."""
+        return await self._do(self._disk)
+
+    def _disk(self) -> Disk | None:
+        files, root = self._root
+        return disk_of(root) if "file" in _protocols(files) else None
+
     @asynccontextmanager
     async def write(self, name: str) -> AsyncGenerator[Writing]:
         """Write an object; it exists once this context exits without an error."""
         opened = await self._do(lambda: self._open_new(name))
-        writing = Writing(opened, self._limiter)
+        writing = Writing(opened, self._limiter, self._demand_room)
         try:
             yield writing
             await writing.flush()

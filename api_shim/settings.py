@@ -178,6 +178,17 @@ class ShimSettings(RelaySettings, MetricsSettings, TraceSettings):
     """Where files are stored instead: a folder that all shims share, or `s3://bucket/prefix`."""
     max_file_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 512 * 2**20
     """Bytes that an uploaded file may have; more is a 413."""
+    tenant_files_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 50 * 2**30
+    """Bytes that the stored files of one tenant may have, results of batches among them; a file
+    that would exceed them is a 413."""
+    files_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 100 * 2**30
+    """Bytes that all stored files may have; a file that would exceed them is a 503."""
+    disk_reserve_bytes: Annotated[int, Field(ge=0, le=MOST_BYTES)] = 2**30
+    """Bytes that files leave free on their disk, if it is one of this machine, so that Redis can
+    write there; a tenth of the disk if that is less. A file that would need them is a 503."""
+    redis_dir: Path | None = None
+    """Folder of this machine in which Redis writes, as `fleet up` sets it: while its disk has less
+    than half of `disk_reserve_bytes` free, new jobs are refused (503), so that others can end."""
     file_ttl_s: Annotated[float, Field(ge=60, le=YEARS_S)] = 30 * 86400
     """Seconds that a file is kept, where its upload or its batch names none."""
     batch_max_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000

@@ -20,6 +20,7 @@ FleetError
 │   ├── ConversationBusy        an earlier message of the conversation has not ended
 │   ├── NotDead                 only a dead letter can be retried
 │   ├── UnknownFile             no such file, or it has expired
+│   ├── FileQuotaFull           the tenant's files have as many bytes as they may
 │   ├── UnknownBatch            no such batch, or it has expired
 │   └── BatchEnded              a batch that has ended cannot be cancelled
 ├── QueueError              the fleet cannot take or finish the job now
@@ -28,6 +29,7 @@ FleetError
 │   ├── RateLimited             the tenant's tokens of this minute are used up
 │   ├── BudgetSpent             the tenant's tokens or money of this day or month are
 │   ├── RelayUnavailable        Redis does not answer
+│   │   └── RelayFull               it answers, and its disk or memory is full: it can be read
 │   ├── NewerVersion            a newer version of the fleet wrote it
 │   └── StorageUnavailable      the storage of files does not answer, or is full
 ├── JobError                how a job ends that was not cancelled
@@ -192,6 +194,12 @@ class UnknownFile(RequestError):
     code = "file_not_found"
 
 
+class FileQuotaFull(RequestError):
+    """The tenant's stored files have as many bytes as they may."""
+
+    code = "file_quota_full"
+
+
 class UnknownBatch(RequestError):
     """There is no such batch, or it has expired."""
 
@@ -237,9 +245,13 @@ class BudgetSpent(QueueError):
 
 
 class RelayUnavailable(QueueError):
-    """Redis does not answer, or its memory is full."""
+    """Redis does not answer, or its disk or memory is full."""
 
     code = "relay_unavailable"
+
+
+class RelayFull(RelayUnavailable):
+    """Redis can be read, and takes nothing new: its disk or memory is full."""
 
 
 class NewerVersion(QueueError):

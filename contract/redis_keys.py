@@ -90,6 +90,12 @@ UNSETTLED: Final = "fleet:unsettled"
 RESERVING: Final = "fleet:reserving"
 """Sorted set of new reservations, `<tenant> <job id>`, by the unix time of their check."""
 
+FILE_SIZES: Final = "fleet:stored:sizes"
+"""Hash of stored files: name to `<bytes> <tenant>`, until their bytes are deleted."""
+
+FILE_BYTES: Final = "fleet:stored:bytes"
+"""Hash of the sums of those: of each tenant by `=<tenant>`, and of `all`."""
+
 HELD: Final = "fleet:held"
 """Sorted set of stored files that batches read: name by the unix time until which they may."""
 

@@ -203,3 +203,22 @@ class QueueTimes(WireModel):
     """Why none of its jobs starts now; null if they do."""
     windows: tuple[str, ...] = ()
     """Its run windows; empty: it runs at any time."""
+
+
+class FleetLimit(WireModel):
+    """A limit of the fleet, and how full it is."""
+
+    what: str
+    """As in `memory of Redis`, `jobs in queue box.chat`, `files of tenant research`."""
+    held: int
+    limit: int
+    unit: Literal["bytes", "jobs", "tokens"]
+    """Of both."""
+    setting: str
+    """What changes it."""
+
+
+class FleetLimits(WireModel):
+    """The limits of the fleet; those of queues and tenants that have anything, the fullest."""
+
+    limits: tuple[FleetLimit, ...]

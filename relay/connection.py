@@ -30,7 +30,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from contract.errors import RelayUnavailable
+from contract.errors import RelayFull, RelayUnavailable
 from relay.multiplexer import LargeWord, Multiplexer, Reads
 from relay.settings import RelaySettings
 from telemetry.relay_observer import RelayObserver
@@ -60,6 +60,8 @@ def pairs(flat: Sequence[bytes]) -> Hash:
 
 
 _log = logging.getLogger(__name__)
+SOON_S: Final = 2.0
+"""Shorter than a probe usually waits, which learns nothing from a timeout of its own."""
 _MOST_NAMED: Final = 1_000
 """Damaged keys that a process names in its log at most."""
 _RETRIES = 6
@@ -67,6 +69,8 @@ _BACKOFF = ExponentialWithJitterBackoff(cap=1.0, base=0.05)
 _CONNECT_TIMEOUT_S = 5.0
 _FIRST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 5.0
+_FULL_S: Final = 10.0
+_LONGEST_WHY: Final = 200
 _PASSING = ("LOADING", "MASTERDOWN", "OOM", "NOREPLICAS", "TRYAGAIN")
 
 
@@ -100,9 +104,17 @@ def _ours(error: RedisError | OSError) -> RelayUnavailable | None:
         case RedisConnectionError() | RedisTimeoutError() | OSError():
             return RelayUnavailable(f"Redis does not answer: {type(error).__name__}")
         case OutOfMemoryError():
-            return RelayUnavailable(
-                "Redis is full (maxmemory reached): raise maxmemory or lower FLEET_LOG_TTL_S",
-                retry_after_s=5.0,
+            return RelayFull(
+                "Redis is full (maxmemory reached) and takes no new jobs; others go on: raise "
+                "maxmemory, lower FLEET_LOG_TTL_S, or wait until records expire",
+                retry_after_s=_FULL_S,
+            )
+        case RedisError() if str(error).startswith("MISCONF"):
+            why = str(error).partition(" ")[2][:_LONGEST_WHY]
+            return RelayFull(
+                f"Redis cannot write to its disk and can only be read ({why}): free space there; "
+                "it goes on by itself",
+                retry_after_s=_FULL_S,
             )
         case RedisError() if str(error).startswith("WRONGTYPE"):
             return WrongKeyType("a key of the fleet in Redis holds what another program wrote")
@@ -111,6 +123,16 @@ def _ours(error: RedisError | OSError) -> RelayUnavailable | None:
         case _:
             is_passing = str(error).startswith(_PASSING)
             return RelayUnavailable(f"Redis is not ready: {error}") if is_passing else None
+
+
+@asynccontextmanager
+async def soon() -> AsyncGenerator[None]:
+    """Raise RelayUnavailable if what it holds takes longer than probes and scrapers wait."""
+    try:
+        async with asyncio.timeout(SOON_S):
+            yield
+    except TimeoutError as error:
+        raise RelayUnavailable(f"Redis has not answered for {SOON_S:g} s") from error
 
 
 @cache

@@ -7,14 +7,14 @@ it any more, even if its file is deleted meanwhile. Each script may be run twice
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from contract import redis_keys
 from contract.batches import FilePage, Purpose, StoredFile
-from contract.errors import UnknownFile
+from contract.errors import FileQuotaFull, RelayFull, StorageUnavailable, UnknownFile
 from contract.tenants import Tenant
 from contract.wire import decode, encode
-from relay.connection import Argument, Connection, ScriptCall
+from relay.connection import Argument, Connection, Hash, ScriptCall
 from relay.scripts.loader import load
 
 Order = Literal["asc", "desc"]
@@ -23,8 +23,29 @@ WRITING_S: Final = 3600
 """Seconds that bytes without a record are kept; a writer calls `keep` more often than that."""
 _CLAIM_S: Final = 300
 _AT_ONCE: Final = 20
+_UNCLAIMED: Final = 1000
+"""Names that are deleted unclaimed in one pass."""
+_TENANT: Final = 0
+_ALL: Final = -1
+_INDEX: Final = (redis_keys.STORED, redis_keys.FILE_SIZES, redis_keys.FILE_BYTES)
 _PAGE: Final = 100
+_FULL_S: Final = 60.0
 _LONGEST_SCAN: Final = 10_000
+
+
+class FileBounds(NamedTuple):
+    """How many bytes of files may be stored."""
+
+    tenant_bytes: int
+    """Of one tenant."""
+    all_bytes: int
+
+
+class StoredBytes(NamedTuple):
+    """How many bytes of files are stored."""
+
+    all_bytes: int
+    by_tenant: dict[str, int]
 
 
 class Files:
@@ -100,16 +121,52 @@ class Files:
         """Do not delete this name in the storage for `keep_s` seconds; raises RelayUnavailable."""
         await self._connection.call(keep_name(name, keep_s))
 
-    async def due(self) -> list[str]:
-        """Claim names in the storage that are due; the caller deletes them.
+    async def reserve(self, name: str, tenant: str, size_bytes: int, bounds: FileBounds) -> None:
+        """Count an object with so many bytes while it is written, and keep it as `keep` does.
+
+        Raises FileQuotaFull, StorageUnavailable if all files have as many bytes as they may, and
+        RelayUnavailable.
+        """
+        call = reserve_bytes(name, tenant, size_bytes, bounds)
+        whose, held_bytes = await self._connection.call(call)
+        if whose == _TENANT:
+            raise _quota_full(tenant, size_bytes, held_bytes, bounds.tenant_bytes)
+        if whose == _ALL:
+            raise _storage_full(size_bytes, held_bytes, bounds.all_bytes)
+
+    async def stored_bytes(self) -> StoredBytes:
+        """How many bytes are stored, of all and of each tenant; raises RelayUnavailable."""
+        reply: Hash = await self._connection.command("HGETALL", redis_keys.FILE_BYTES)
+        found = {name.decode(): int(size) for name, size in reply.items()}
+        return StoredBytes(
+            found.pop("all", 0), {name.removeprefix("="): size for name, size in found.items()}
+        )
+
+    async def is_held(self, name: str) -> bool:
+        """Whether a batch reads an object, so that it must not be deleted yet.
 
         Raises RelayUnavailable.
         """
-        return await self._connection.call(claim_due(_AT_ONCE, _CLAIM_S))
+        until = await self._connection.command("ZSCORE", redis_keys.HELD, name)
+        return until is not None and float(until) > self._connection.now()
+
+    async def due(self) -> list[str]:
+        """Claim names in the storage that are due; the caller deletes them.
+
+        While Redis can only be read they are not claimed: several shims may delete the same, which
+        makes the room that Redis waits for. Raises RelayUnavailable.
+        """
+        try:
+            return await self._connection.call(claim_due(_AT_ONCE, _CLAIM_S))
+        except RelayFull:
+            now = f"{self._connection.now():.3f}"
+            words = ("ZRANGEBYSCORE", redis_keys.STORED, "-inf", now, "LIMIT", 0, _UNCLAIMED)
+            names = _names(await self._connection.command(*words))
+            return [name for name in names if not await self.is_held(name)]
 
     async def forget(self, name: str) -> None:
         """Remove a name that was deleted from the index; raises RelayUnavailable."""
-        await self._connection.command("ZREM", redis_keys.STORED, name)
+        await self._connection.call(forget_name(name))
 
 
 async def place_after(
@@ -137,6 +194,31 @@ async def ids_from(
 def stored_name(file_id: str) -> str:
     """The name of a file's bytes in the storage."""
     return f"files/{file_id}"
+
+
+def _quota_full(tenant: str, size_bytes: int, held_bytes: int, limit_bytes: int) -> FileQuotaFull:
+    return FileQuotaFull(
+        f"the files of tenant {tenant} have {mib(held_bytes)}, this one {mib(size_bytes)}, and may "
+        f"have {mib(limit_bytes)} together (FLEET_TENANT_FILES_BYTES): delete files, or let them "
+        "expire sooner with expires_after",
+        held=held_bytes,
+        limit=limit_bytes,
+    )
+
+
+def _storage_full(size_bytes: int, held_bytes: int, limit_bytes: int) -> StorageUnavailable:
+    return StorageUnavailable(
+        f"all stored files have {mib(held_bytes)}, this one {mib(size_bytes)}, and may have "
+        f"{mib(limit_bytes)} together (FLEET_FILES_BYTES): try again when files were deleted",
+        retry_after_s=_FULL_S,
+        held=held_bytes,
+        limit=limit_bytes,
+    )
+
+
+def mib(size_bytes: int) -> str:
+    """A number of bytes in words, as in `12.5 MiB`."""
+    return f"{size_bytes / 2**20:,.1f} MiB"
 
 
 def no_file(file_id: str) -> UnknownFile:
@@ -181,8 +263,28 @@ def claim_due(limit: int, claim_s: float) -> ScriptCall[list[str]]:
     return ScriptCall(load("files/due"), keys, [limit, claim_s], _names)
 
 
+def reserve_bytes(
+    name: str, tenant: str, size_bytes: int, bounds: FileBounds
+) -> ScriptCall[tuple[int, int]]:
+    """Count `name` with so many bytes, unless a bound would be exceeded.
+
+    Returns 1; or 0 (the tenant's) or -1 (of all) with the bytes that are counted without it.
+    """
+    args: list[Argument] = [name, WRITING_S, tenant, size_bytes, *bounds]
+    return ScriptCall(load("files/reserve"), list(_INDEX), args, _reserved)
+
+
+def forget_name(name: str) -> ScriptCall[bool]:
+    """Remove `name` from the index, and its bytes from what is counted."""
+    return ScriptCall(load("files/forget"), list(_INDEX), [name], bool)
+
+
 def _keys(file: StoredFile) -> list[str]:
-    return [redis_keys.file(file.id), redis_keys.files(file.tenant), redis_keys.STORED]
+    return [redis_keys.file(file.id), redis_keys.files(file.tenant), *_INDEX]
+
+
+def _reserved(reply: Any) -> tuple[int, int]:
+    return int(reply[0]), int(reply[1]) if len(reply) > 1 else 0
 
 
 def _names(reply: Any) -> list[str]:

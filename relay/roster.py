@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 
 from contract import redis_keys
+from contract.errors import RelayFull
 from contract.redis_keys import backend_of
 from contract.roster import BackendReport, KnownBackend, WorkerReport
 from contract.wire import decode, encode
@@ -61,7 +62,12 @@ class RosterStore:
         if not is_changed and now - self._renewed_at < _FRESH_S:
             return
         if is_changed or not await self._renewed(worker.name):
-            await self._write(worker)
+            try:
+                await self._write(worker)
+            except RelayFull:
+                # The old report may live on: a worker must not be missing because memory is full.
+                await self._renewed(worker.name)
+                raise
             self._last, self._written_at = worker, now
         self._renewed_at = now
 

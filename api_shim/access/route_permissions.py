@@ -83,6 +83,7 @@ NEEDS: Final[Mapping[str, Need]] = {
     "GET /api/v1/keys": "admin",
     "POST /api/v1/keys": "admin",
     "DELETE /api/v1/keys/{id}": "admin",
+    "GET /api/v1/limits": "admin",
     "GET /metrics": "admin",
     "GET /metrics/targets": "admin",
     # Ollama.

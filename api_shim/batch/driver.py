@@ -139,15 +139,22 @@ class BatchDriver:
         )  # fmt: skip
 
     async def _sweep(self) -> Never:
-        """Delete files from the storage whose time has come."""
+        """Delete files from the storage whose time has come, or that were deleted."""
+        deleted = self._dependencies.files_deleted
         while True:
             try:
-                for name in await self._dependencies.files.due():
-                    await self._dependencies.storage.delete(name)
-                    await self._dependencies.files.forget(name)
+                while names := await self._dependencies.files.due():
+                    for name in names:
+                        await self._dependencies.storage.delete(name)
+                    # After all of them: a Redis that cannot write refuses this.
+                    for name in names:
+                        await self._dependencies.files.forget(name)
             except FleetError as error:
                 _log.warning("cannot delete expired files: %s", error)
-            await asyncio.sleep(_SWEEP_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SWEEP_S):
+                    await deleted.wait()
+            deleted.clear()
 
 
 async def _restart_on_defect(work: Callable[[], Coroutine[Any, Any, Never]]) -> Never:

@@ -4,6 +4,7 @@ Source: openai/openai-openapi, OpenAIFile; openai/openai-python, `resources/file
 expires after FLEET_FILE_TTL_S unless `expires_after` differs; at OpenAI some never expire.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
@@ -21,27 +22,34 @@ from api_shim.http.forms import FormPart, stream_form
 from api_shim.openai.request_fields import invalid_field
 from api_shim.submission.ignored_fields import HEADER, header_value
 from contract.batches import FILE_ID, FilePage, Purpose, StoredFile
-from contract.errors import FleetError
+from contract.errors import FleetError, RelayFull
 from relay.files import WRITING_S, Order, no_file, stored_name
 
 _LONGEST_FIELD_BYTES: Final = 4096
 _LONGEST_NAME: Final = 255
+_STEP_BYTES: Final = 16 * 2**20
+"""Bytes that are reserved at once for a file whose size is not known."""
+_AGAIN_S: Final = 0.25
+_PATIENCE_S: Final = 3.0
+"""Redis looks once a second whether its disk has room again."""
 
 
 class Upload:
     """Reads a multipart form: stores its file, and collects its other fields."""
 
-    def __init__(self, dependencies: Dependencies, name: str) -> None:
-        """Store the file under this name, which `receive` registers before the first byte."""
+    def __init__(self, dependencies: Dependencies, name: str, tenant: str) -> None:
+        """Store the file under this name, which is registered before the first byte."""
         self._dependencies = dependencies
         self._name = name
+        self._tenant = tenant
         self._kept_at = 0.0
+        self._reserved_bytes = 0
         self.fields: dict[str, str] = {}
         self.filename = ""
         self.size_bytes = 0
 
     async def take(self, request: Request) -> None:
-        """Read the form; raises Refusal, StorageUnavailable, RelayUnavailable."""
+        """Read the form; raises Refusal, FileQuotaFull, StorageUnavailable, RelayUnavailable."""
         is_there = False
         field = b""
         part = FormPart("", None)
@@ -58,7 +66,7 @@ class Upload:
                             )
                         is_there = True
                         self.filename = (part.filename or "file")[:_LONGEST_NAME]
-                        await self._keep()
+                        await self._reserve(_announced(request))
                         writing = await stack.enter_async_context(
                             self._dependencies.storage.write(self._name)
                         )
@@ -77,10 +85,25 @@ class Upload:
             self.fields[part.name] = value.decode("utf-8", "replace")
 
     async def _keep(self) -> None:
-        """Renew the registration of the name, which the sweep would delete otherwise."""
-        if time.monotonic() - self._kept_at > WRITING_S / 4 or not self._kept_at:
-            self._kept_at = time.monotonic()
-            await self._dependencies.files.keep(self._name)
+        """Renew the registration of the name, which the sweep would delete otherwise.
+
+        Reserve more bytes if the file has more than its head has announced.
+        """
+        if self.size_bytes > self._reserved_bytes:
+            await self._reserve(self.size_bytes + _STEP_BYTES)
+        elif time.monotonic() - self._kept_at > WRITING_S / 4:
+            await self._reserve(self._reserved_bytes)
+
+    async def _reserve(self, size_bytes: int) -> None:
+        self._kept_at, self._reserved_bytes = time.monotonic(), size_bytes
+        await self._dependencies.storage.demand_room(size_bytes - self.size_bytes)
+        await self._dependencies.reserve_file(self._name, self._tenant, size_bytes)
+
+
+def _announced(request: Request) -> int:
+    """The bytes that a form announces, which are a few more than those of its file."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isdecimal() else _STEP_BYTES
 
 
 router = APIRouter(prefix="/v1/files", tags=["openai"])
@@ -158,13 +181,12 @@ async def create(request: Request, dependencies: Injected, caller: Caller) -> Re
     """Upload a file of up to FLEET_MAX_FILE_BYTES; it is streamed, never held in memory."""
     file_id = f"file-{uuid4().hex}"
     name = stored_name(file_id)
-    upload = Upload(dependencies, name)
+    upload = Upload(dependencies, name, caller.name)
     try:
         await upload.take(request)
         purpose, ttl_s = _parse_fields(upload.fields, dependencies.settings.file_ttl_s)
     except BaseException:
-        with suppress(FleetError):
-            await dependencies.files.keep(name, 0)
+        await _discard(dependencies, name)
         raise
     file = StoredFile(
         id=file_id,
@@ -176,6 +198,15 @@ async def create(request: Request, dependencies: Injected, caller: Caller) -> Re
     )
     left_out = [name for name in upload.fields if name not in _FIELDS]
     return _answer(await dependencies.files.create(file, ttl_s=ttl_s), left_out)
+
+
+async def _discard(dependencies: Dependencies, name: str) -> None:
+    """Delete what a failed upload leaves behind; the sweep does if this cannot."""
+    with suppress(FleetError):
+        await dependencies.files.keep(name, 0)
+    with suppress(FleetError):
+        await dependencies.storage.delete(name)
+        await dependencies.files.forget(name)
 
 
 def _parse_fields(fields: dict[str, str], ttl_s: float) -> tuple[Purpose, float]:
@@ -262,9 +293,29 @@ async def content(file_id: FileId, dependencies: Injected, caller: Caller) -> Re
 async def delete(file_id: FileId, dependencies: Injected, caller: Caller) -> Response:
     """Delete a file; a batch that already reads it continues."""
     file = await dependencies.files.get_for_tenant(_checked(file_id), caller)
-    await dependencies.files.delete(file)
+    try:
+        await dependencies.files.delete(file)
+    except RelayFull as full:
+        await _delete_on_full_disk(dependencies, file, full)
+    dependencies.files_deleted.set()
     gone = FileDeleted(id=file.id, object="file")
     return Response(gone.model_dump_json(), media_type="application/json")
+
+
+async def _delete_on_full_disk(
+    dependencies: Dependencies, file: StoredFile, full: RelayFull
+) -> None:
+    """Delete the bytes first: that may make the room that Redis waits for. Raises RelayFull."""
+    name = stored_name(file.id)
+    if not await dependencies.files.is_held(name):
+        await dependencies.storage.delete(name)
+    for _ in range(round(_PATIENCE_S / _AGAIN_S)):
+        await asyncio.sleep(_AGAIN_S)
+        try:
+            return await dependencies.files.delete(file)
+        except RelayFull as again:
+            full = again
+    raise full
 
 
 def _checked(file_id: str) -> str:

@@ -138,6 +138,7 @@ class JobWindow:
         trace = context_of(self._batch.traceparent, self._batch.tracestate)
         with self._dependencies.metrics.tracing.submitting(request.kind, trace) as span:
             span.set({"llmfleet.batch.id": self._batch.id, "llmfleet.job.id": job_id})
+            self._dependencies.redis_disk.demand_room()
             await self._dependencies.queue.enqueue(
                 stored(placed), queue=placed.queue, tenant=self._batch.tenant, job_id=job_id
             )

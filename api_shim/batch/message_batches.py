@@ -124,7 +124,8 @@ async def _stored(
         with suppress(UnknownFile):
             return await dependencies.files.get_for_tenant(file_id, tenant), False
     name = stored_name(file_id)
-    await dependencies.files.keep(name)
+    await dependencies.storage.demand_room(len(lines))
+    await dependencies.reserve_file(name, tenant.name, len(lines))
     async with dependencies.storage.write(name) as writing:
         await writing.write(lines)
     file = StoredFile(

@@ -17,6 +17,7 @@ from api_shim.http.problems import Refusal, error_response
 from api_shim.http.websockets import refuse
 from contract.errors import FleetError, NotAuthenticated, RelayUnavailable
 from relay.api_keys import ApiKeyEntry
+from relay.connection import soon
 
 OPEN_PATHS: Final = frozenset(
     {"/", "/healthz", "/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
@@ -24,6 +25,8 @@ OPEN_PATHS: Final = frozenset(
 """Paths that need no key: probes and documentation, none of which shows jobs."""
 METRICS_PATHS: Final = frozenset({"/metrics", "/metrics/targets"})
 """The only paths that FLEET_METRICS_KEY opens."""
+_SCRAPED: Final = METRICS_PATHS | {"/api/v1/scale"}
+"""Paths that programs ask every few seconds, which do not wait long for Redis."""
 _OPEN_FOLDERS: Final = ("/static-offline-docs/", "/page/")
 """Static files, which show nothing of this fleet."""
 
@@ -73,6 +76,9 @@ async def _authenticate(
     500.
     """
     if connection.scope["type"] == "http":
+        if connection.scope["path"] in _SCRAPED:
+            async with soon():
+                return await authenticator.authenticate(connection)
         return await authenticator.authenticate(connection)
     found: list[ApiKeyEntry | None] = []
 

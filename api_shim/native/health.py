@@ -1,24 +1,27 @@
-"""Health probes: whether this process is alive, and whether it can accept a job.
+"""Health probes: whether this process is alive, whether it can accept a job, how full limits are.
 
-Neither depends on workers: a shim that took itself out of service while no worker is live would
-refuse the jobs that start one.
+None depends on workers: a shim that took itself out of service while no worker is live would refuse
+the jobs that start one.
 """
 
-import asyncio
-from typing import Annotated, Final
+from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from api_shim.dependencies import Injected
+from api_shim.http.authentication import Admin
 from api_shim.http.problems import Refusal, documented
+from api_shim.http.query_fields import only_known_fields
 from api_shim.native.jobs import json_response
+from api_shim.overview.limit_reader import LimitReader
 from contract.errors import NoWorker, RelayUnavailable
+from contract.roster import FleetLimits
 from contract.wire import WireModel
+from relay.connection import soon
+from relay.files import FileBounds
+from relay.scripts.queues import may_write
 
 router = APIRouter(tags=["health"])
-_READY_WITHIN_S: Final = 2.0
-"""Shorter than probes usually wait, which learn nothing from a timeout of their own."""
-_SILENT: Final = f"Redis has not answered for {_READY_WITHIN_S:g} s"
 
 
 class Alive(WireModel):
@@ -58,22 +61,22 @@ async def readyz(
         int, Query(ge=0, description="Live workers that are expected; 0 checks Redis alone.")
     ] = 0,
 ) -> Response:
-    """Check that Redis responds and enough workers are live; a 503 names the failed check.
+    """Check that Redis takes jobs and enough workers are live; a 503 names the failed check.
 
     Without `workers` it needs none: jobs for a known backend are accepted without a worker.
     """
     try:
-        async with asyncio.timeout(_READY_WITHIN_S):
-            await dependencies.connection.ping()
+        async with soon():
+            await dependencies.connection.call(may_write())
+            dependencies.redis_disk.demand_room()
             workers_now = await dependencies.roster.workers()
             live = [worker for worker in workers_now if not worker.draining]
-    except (RelayUnavailable, TimeoutError) as error:
-        why = error.message if isinstance(error, RelayUnavailable) else _SILENT
+    except RelayUnavailable as error:
         raise Refusal(
             RelayUnavailable,
-            why,
-            checks={"redis": why, "workers": "unknown"},
-            retry_after_s=2.0,
+            error.message,
+            checks={"redis": error.message, "workers": "unknown"},
+            retry_after_s=error.retry_after_s or 2.0,
         ) from error
     if len(live) < workers:
         why = f"{len(live)} live, {workers} expected"
@@ -84,3 +87,25 @@ async def readyz(
             retry_after_s=2.0,
         )
     return json_response(Ready(checks={"redis": "ok", "workers": "ok"}, workers=len(live)))
+
+
+@router.get(
+    "/api/v1/limits",
+    operation_id="read_limits",
+    responses=documented(401, 403, 422, 503),
+    dependencies=[Depends(only_known_fields)],
+)
+async def limits(dependencies: Injected, _: Admin) -> FleetLimits:
+    """Read how full the limits are at which the fleet refuses jobs and files: an admin's key."""
+    settings = dependencies.settings
+    bounds = FileBounds(settings.tenant_files_bytes, settings.files_bytes)
+    reader = LimitReader(dependencies.connection, dependencies.files, bounds)
+    async with soon():
+        found = await reader.read(await dependencies.roster.recent())
+    disks = {
+        "disk of files": await dependencies.storage.disk(),
+        "disk of Redis": dependencies.redis_disk.disk(),
+    }
+    reserve_bytes = settings.disk_reserve_bytes
+    of_disks = [disk.used(what, reserve_bytes) for what, disk in disks.items() if disk is not None]
+    return FleetLimits(limits=(*of_disks, *found))

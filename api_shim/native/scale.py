@@ -14,6 +14,7 @@ from contract.errors import InvalidRequest
 from contract.redis_keys import QUEUE_NAME, backend_of
 from contract.roster import QueueDemand
 from contract.wire import WireModel
+from relay.connection import soon
 from relay.scaling.demand import DemandReader
 
 router = APIRouter(prefix="/api/v1", tags=["roster"])
@@ -59,14 +60,15 @@ async def scale(
             status=422,
         )
     reader = DemandReader(dependencies.connection)
-    roster = await dependencies.roster.recent()
-    queues = [queue] if queue is not None else await reader.all_queues(roster)
-    chosen = [
-        name
-        for name in queues
-        if backend in (None, backend_of(name)) and caller.may_use_backend(backend_of(name))
-    ]
-    demand = await reader.read(chosen, roster)
+    async with soon():
+        roster = await dependencies.roster.recent()
+        queues = [queue] if queue is not None else await reader.all_queues(roster)
+        chosen = [
+            name
+            for name in queues
+            if backend in (None, backend_of(name)) and caller.may_use_backend(backend_of(name))
+        ]
+        demand = await reader.read(chosen, roster)
     answer = Scale(
         workers=demand.workers,
         busy=demand.busy,

@@ -71,6 +71,8 @@ class SubmissionServices(NamedTuple):
     """For requests that do not say it."""
     tracing: Tracing
     aliases: AliasCache
+    demand_room: Callable[[], None]
+    """Raises RelayFull while the disk of Redis has no room for new jobs."""
 
 
 class Submission:
@@ -118,6 +120,7 @@ class Submission:
         Raises Refusal (what `choose` refuses), KeyReused (409), QueueFull, RateLimited, BudgetSpent
         (429), OverLimit (400), RelayUnavailable (503).
         """
+        self._services.demand_room()
         with self._services.tracing.submitting(request.kind) as span:
             record, place = await self._accept(request)
             span.set({"llmfleet.job.id": record.id, "llmfleet.queue": record.queue})

@@ -25,6 +25,7 @@ from contract.redis_keys import job_id as named
 from contract.requests import Kind, Request
 from contract.rerank import Ranked, ranked
 from contract.result import Result, Status
+from contract.roster import FleetLimit, FleetLimits
 from contract.tenants import IssuedKey, KeyFacts
 from contract.usage import GroupBy, LimitsPage, TenantUsage, UsagePage
 from contract.wire import decode, encode
@@ -364,6 +365,11 @@ class AsyncClient(RosterClient):
         params = _present({"tenant": tenant})
         body = await self._shims.request("GET", f"{_USAGE}/limits", params=params)
         return decode(LimitsPage, body).tenants
+
+    async def limits(self) -> tuple[FleetLimit, ...]:
+        """How full the limits of the fleet are; needs an admin's key. Raises NotAuthorised."""
+        body = await self._shims.request("GET", "/api/v1/limits")
+        return decode(FleetLimits, body).limits
 
     async def usage_file(
         self,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr
 
-from contract.settings import FleetSettings, Seconds, default_folder
+from contract.settings import MOST_BYTES, FleetSettings, Seconds, default_folder
 
 
 class ClientSettings(FleetSettings):
@@ -33,6 +33,9 @@ class UpSettings(FleetSettings):
     """Address that the shims listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8700
     """Port of the first shim, the next ones follow; 0: free ones."""
+    redis_memory_bytes: Annotated[int | None, Field(ge=0, le=MOST_BYTES)] = None
+    """`maxmemory` of the embedded Redis server, which takes no new jobs beyond it; unset: a quarter
+    of the memory of the machine or container. 0: no bound."""
 
 
 def data_folder(given: Path | None = None) -> Path:

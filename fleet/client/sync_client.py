@@ -164,6 +164,7 @@ class Client(Blocking):
     remove_backend = blocking_method(AsyncClient.remove_backend)
     usage = blocking_method(AsyncClient.usage)
     usage_limits = blocking_method(AsyncClient.usage_limits)
+    limits = blocking_method(AsyncClient.limits)
     usage_file = blocking_method(AsyncClient.usage_file)
     create_key = blocking_method(AsyncClient.create_key)
     keys = blocking_method(AsyncClient.keys)

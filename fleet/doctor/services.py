@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 
 from contract.errors import FleetError, InvalidSetting, RelayUnavailable
+from contract.roster import FleetLimit
 from fleet.client.async_client import AsyncClient
 from fleet.client.errors import CannotStart, NotAuthorised
 from fleet.client.settings import ClientSettings, addresses
@@ -18,6 +19,7 @@ from fleet.local.redis_server import ServerChoice, choose
 from fleet.local.supervisor import silent_printer
 from fleet.local.up import running
 from relay.connection import Connection
+from relay.files import mib
 from relay.settings import RelaySettings
 from workers.backend_registry import build
 from workers.backends.discovery import PORTS, discover
@@ -26,6 +28,8 @@ from workers.config import configured
 
 _TIMEOUT_S = 5.0
 _SKEW_S = 2.0
+_NEARLY_FULL = 0.8
+_NOT_READY = "responds, but is not ready"
 
 
 async def redis() -> list[Finding]:
@@ -80,7 +84,36 @@ async def _embedded_redis(choice: ServerChoice) -> Finding:
 async def shims() -> list[Finding]:
     """Whether shims respond at FLEET_URL, and which backends of their roster are unhealthy."""
     found = [await _shim(url) for url in addresses(ClientSettings().url)]
-    return found + (await _sick() if any(each.state == "ok" for each in found) else [])
+    if any(each.state == "ok" for each in found):
+        found += await _sick()
+    # One that is not ready may be so because something is full.
+    if any(each.state == "ok" or _NOT_READY in each.detail for each in found):
+        found += await _limits()
+    return found
+
+
+async def _limits() -> list[Finding]:
+    """How full the limits of a running fleet are, for an admin's key."""
+    try:
+        async with AsyncClient() as fleet, asyncio.timeout(_TIMEOUT_S):
+            return [_how_full(each) for each in await fleet.limits()]
+    except NotAuthorised:
+        fix = "set FLEET_API_KEY to the key of an admin"
+        return [note("limits", "only an admin's key reads how full they are", fix)]
+    except (FleetError, TimeoutError) as error:
+        why = str(error) or f"no response within {_TIMEOUT_S:.0f} s"
+        return [note("limits", f"cannot be read: {why}", "see `fleet up`'s output")]
+
+
+def _how_full(limit: FleetLimit) -> Finding:
+    what, share = f"limit: {limit.what}", limit.held / limit.limit
+    is_size = limit.unit == "bytes"
+    held, most = (mib(n) if is_size else f"{n:,} {limit.unit}" for n in (limit.held, limit.limit))
+    detail = f"{held} of {most} ({share:.0%})"
+    if share < _NEARLY_FULL:
+        return ok(what, detail)
+    fix = f"make room, or raise it: {limit.setting}"
+    return broken(what, detail, fix) if share >= 1 else note(what, detail, fix)
 
 
 async def _sick() -> list[Finding]:
@@ -113,7 +146,7 @@ async def _shim(url: str) -> Finding:
         fix = "point FLEET_URL at the shim, or stop the program that uses its port"
         return broken(what, f"another program responds at {url}", fix)
     detail = answer.json().get("detail", "no reason given")
-    return broken(what, f"{url} responds, but is not ready: {detail}", "see `fleet up`'s output")
+    return broken(what, f"{url} {_NOT_READY}: {detail}", "see `fleet up`'s output")
 
 
 async def backends() -> list[Finding]:

@@ -61,17 +61,20 @@ class Embedded:
     configuration: str
 
 
-def embedded(folder: Path) -> Embedded:
+def embedded(folder: Path, memory_bytes: int = 0) -> Embedded:
     """A socket in the folder, or a free loopback port with a password if its path is unsuitable.
 
     The path must be short, and need no escaping: Redis clients and Celery escape it differently.
+    The server takes no new jobs once it has `memory_bytes`; 0: it has no such bound.
     """
+    most = f"maxmemory {memory_bytes}\n"
     path = str(folder.resolve() / "redis.sock")
     if len(path) <= LONGEST_SOCKET_PATH and quote(path) == path:
-        return Embedded(f"unix://{path}", f"port 0\nunixsocket {path}\nunixsocketperm 700\n")
+        listens = f"port 0\nunixsocket {path}\nunixsocketperm 700\n"
+        return Embedded(f"unix://{path}", listens + most)
     port, password = free_port(), secrets.token_urlsafe(24)
     return Embedded(
-        f"redis://:{password}@127.0.0.1:{port}/0", f"port {port}\nrequirepass {password}\n"
+        f"redis://:{password}@127.0.0.1:{port}/0", f"port {port}\nrequirepass {password}\n{most}"
     )
 
 

@@ -21,10 +21,12 @@ from api_shim.http.listening import reason_not_to_start
 from api_shim.settings import ShimSettings
 from contract.errors import RelayUnavailable
 from fleet.client.errors import CannotStart
+from fleet.client.settings import UpSettings
 from fleet.local.autoscaler import Autoscaler
 from fleet.local.control_socket import ControlSocket, address
 from fleet.local.data_folder import locked
 from fleet.local.launch_plan import Plan, child_environment
+from fleet.local.machine_memory import redis_memory_bytes
 from fleet.local.process import commands
 from fleet.local.redis_server import (
     ServerChoice,
@@ -184,7 +186,8 @@ async def _scaling(
 def _server(fleet: Running, lock: int, colour: str) -> SupervisedEntry:
     folder = fleet.plan.folder.resolve()
     make_private(folder)
-    listens = embedded(folder)
+    most_bytes = UpSettings().redis_memory_bytes
+    listens = embedded(folder, redis_memory_bytes() if most_bytes is None else most_bytes)
     fleet.relay = fleet.relay.model_copy(update={"redis_url": SecretStr(listens.url)})
     variables = {
         "FLEET_REDIS_SERVER": str(fleet.server.binary),
@@ -246,6 +249,8 @@ def _shims(fleet: Running, socket: Path, colours: Iterator[str]) -> Iterator[Sup
             "FLEET_CONTROL": str(socket),
             "FLEET_DATA_DIR": str(fleet.plan.folder.resolve()),
         }
+        if fleet.server.binary is not None:
+            own["FLEET_REDIS_DIR"] = own["FLEET_DATA_DIR"]
         environment = partial(child_environment, {**_shared(fleet), **own})
         yield SupervisedEntry(
             f"shim.{number}", commands()["shim"], environment, colour=next(colours)

@@ -12,6 +12,7 @@ from prometheus_client import Metric
 from contract.errors import RelayUnavailable
 from contract.redis_keys import kind_of
 from contract.roster import BackendReport, EndpointReport, QueueView, WorkerReport
+from relay.connection import soon
 from relay.metrics.census import Census, FleetCensus
 from relay.metrics.totals import FleetTotals, Totals
 from telemetry.families import COUNTED, FLEET, STATE
@@ -67,16 +68,16 @@ class FleetMetrics:
 
         Without Redis there is only one, which says so.
         """
-        async with self._reading:
-            if time.monotonic() - self._read_at > _MAX_AGE_S:
-                try:
+        try:
+            async with soon(), self._reading:
+                if time.monotonic() - self._read_at > _MAX_AGE_S:
                     values = self._rising.over(await self._totals.read())
                     state = await self._census.read()
-                except RelayUnavailable as error:
-                    _log.warning("the fleet's metrics are missing: %s", error)
-                    return [_gauge("redis_up", [((), 0.0)])]
-                self._metrics = [*_counted(values), *_state(state)]
-                self._read_at = time.monotonic()
+                    self._metrics = [*_counted(values), *_state(state)]
+                    self._read_at = time.monotonic()
+        except RelayUnavailable as error:
+            _log.warning("the fleet's metrics are missing: %s", error)
+            return [_gauge("redis_up", [((), 0.0)])]
         return self._metrics
 
 

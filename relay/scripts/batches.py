@@ -137,7 +137,10 @@ def finish(
     the files' records live for `ttl_s` seconds. `line_errors` is JSON, or empty. False, too, if
     there are rows without an answer and the status is not `failed`.
     """
-    keys = [redis_keys.STORED, redis_keys.files(driver.tenant)]
+    keys = [
+        redis_keys.STORED, redis_keys.files(driver.tenant), redis_keys.FILE_SIZES,
+        redis_keys.FILE_BYTES,
+    ]  # fmt: skip
     args: list[Argument] = [driver.batch_id, status, line_errors, parts_name, keep_s, ttl_s]
     for field, (file, name) in created.items():
         keys.append(redis_keys.file(file.id))

@@ -123,6 +123,11 @@ class NothingYet(NamedTuple):
     again_s: float
 
 
+def may_write() -> ScriptCall[bool]:
+    """Whether Redis takes new jobs: else it refuses the script, which writes nothing."""
+    return ScriptCall(load("probe/may_write"), [], [], bool)
+
+
 def expect(arrival: Arrival) -> ScriptCall[Place]:
     """Where `enqueue` would put a job now; writes nothing."""
     return ScriptCall(load("queues/expect"), _keys(arrival.queue), _arriving(arrival), _place)
@@ -248,7 +253,7 @@ def unblock(queue: str, job_id: str, due: float) -> ScriptCall[bool]:
 def oldest(queue: str, limit: int = 100) -> ScriptCall[str | None]:
     """The id of the waiting job that was enqueued first; None if no job waits.
 
-    Removes up to `limit` entries that an older version left behind.
+    Passes over up to `limit` entries that an older version left behind.
     """
     keys = [redis_keys.backlog(queue), redis_keys.arrivals(queue)]
     return ScriptCall(load("queues/oldest"), keys, [limit], _text)

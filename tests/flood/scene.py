@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 from support.redis_server import RedisServer
 from support.shims import ShimProcess
+from support.small_disk import RedisOnASmallDisk
 
 MIB = 2**20
 WORST_S = 0.25
@@ -50,6 +51,9 @@ class Case:
     """Environment of the shim beside the usual one."""
     is_first: bool = False
     """Whether the shim must not have served anything before."""
+    disk_mib: int = 0
+    """Size of a disk that Redis and files share, and nobody else; 0: they have that of the machine.
+    """
 
 
 @dataclass(frozen=True)
@@ -103,15 +107,23 @@ def scene(case: Case, folder: Path, scale: float = 1.0) -> Iterator[Scene]:
     """A shim as a case needs it, on a Redis of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        redis = RedisServer(folder)
+        redis = _redis(case, folder)
         stack.callback(redis.stop)
         env = {"FLEET_KNOWN_BACKENDS": json.dumps(_BACKENDS), **case.settings}
+        if isinstance(redis, RedisOnASmallDisk):
+            env |= {"FLEET_REDIS_DIR": str(redis.disk), "FLEET_FILES_URL": f"{redis.disk}/files"}
         shim = ShimProcess(redis.url, folder, **env)
         stack.callback(shim.end)
         if not case.is_first:
             httpx.get(f"{shim.url}/v1/models")
             httpx.get(f"{shim.url}/openapi.json", timeout=60)
         yield Scene(shim.url, redis, shim.popen.pid, folder, scale)
+
+
+def _redis(case: Case, folder: Path) -> RedisServer:
+    if case.disk_mib:
+        return RedisOnASmallDisk(folder, size_mib=case.disk_mib)
+    return RedisServer(folder)
 
 
 async def measure(case: Case, at: Scene) -> Row:

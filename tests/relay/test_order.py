@@ -308,7 +308,8 @@ async def test_a_tenant_that_floods_with_tokens_leaves_room_too(redis_url: str) 
         taken, error = await _until_refused(relay, Tenant(name="a"), max_tokens=900)
         others = [await _until_refused(relay, Tenant(name=f"t{n}"), max_tokens=900) for n in "xyz"]
 
-        assert taken == 5
+        assert taken > 1
+        assert error.facts["held"] <= 5000
         assert (error.facts["scope"], error.facts["limit"]) == ("tenant", 5000)
         assert all(count for count, _ in others)
 

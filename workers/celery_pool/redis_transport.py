@@ -33,6 +33,11 @@ IDLE_S: Final = 10.0
 """Longest BRPOP, of a worker that consumes all of its queues."""
 WRONG_KEY_S: Final = 10.0
 """Seconds for which a queue is left out whose key is no list."""
+_CANNOT_WRITE: Final = ("MISCONF", "READONLY", "OOM")
+"""How errors of a Redis begin that can only be read: its disk or memory is full, it is a replica.
+"""
+_PAUSE_S: Final = 0.5
+_LOG_EVERY_S: Final = 30.0
 _PINGS_S: Final = 25.0
 """Seconds between two pings on the connection of Celery's remote control."""
 
@@ -67,6 +72,7 @@ class Channel(kombu_redis.Channel):
         self._wrong: dict[str, str] = {}
         """Redis type of each queue key that is not a list."""
         self._check_again_at = 0.0
+        self._logged_at = float("-inf")
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     @override
@@ -122,10 +128,20 @@ class Channel(kombu_redis.Channel):
             line.disconnect()
             raise
         except self.ResponseError as error:
-            if not str(error).startswith("WRONGTYPE"):
+            if str(error).startswith("WRONGTYPE"):
+                self._leave_out_wrong_keys()
+            elif str(error).startswith(_CANNOT_WRITE):
+                self._pause(error)
+            else:
                 raise
-            self._leave_out_wrong_keys()
             return None
+
+    def _pause(self, error: Exception) -> None:
+        """Wait a moment, because Redis refuses to take a ticket from its list; log it at times."""
+        if time.monotonic() >= self._logged_at + _LOG_EVERY_S:
+            self._logged_at = time.monotonic()
+            _log.warning("no tickets are received while Redis can only be read: %s", error)
+        time.sleep(_PAUSE_S)
 
     def _leave_out_wrong_keys(self) -> None:
         """Consume only queues whose keys are lists; log what changed."""

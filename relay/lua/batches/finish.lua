@@ -1,18 +1,18 @@
 #!lua flags=allow-oom
--- KEYS batch rows parts live index sharing stored files, then the record of each file to create
+-- KEYS batch rows parts live index sharing stored files sizes sums, then the record of each file to create
 -- ARGV token id status line_errors parts_name keep_s ttl_s, then of each file: field id name json
 -- Creates the records of the files and ends the batch. Returns 1; 0: there are rows without an
 -- answer; false: the lease is lost.
 -- include shared/driven.lua
 -- include shared/file.lua
-local stored, files = KEYS[7], KEYS[8]
+local stored, files, sizes, sums = unpack(KEYS, 7, 10)
 local _, id, status, line_errors, parts_name, keep_s, ttl_s = unpack(ARGV, 1, 7)
 if status ~= 'failed'
         and redis.call('BITCOUNT', rows) < tonumber(get('total') or 0) then return 0 end
-for i = 9, #KEYS do
-    local first = 8 + (i - 9) * 4
+for i = 11, #KEYS do
+    local first = 8 + (i - 11) * 4
     local field, file_id, name, json = unpack(ARGV, first, first + 3)
-    create_file(KEYS[i], files, stored, file_id, name, json, tonumber(ttl_s))
+    create_file({KEYS[i], files, stored, sizes, sums}, file_id, name, json, tonumber(ttl_s))
     redis.call('HSET', batch, field, file_id)
 end
 if line_errors ~= '' then redis.call('HSET', batch, 'errors', line_errors) end

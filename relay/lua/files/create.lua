@@ -1,6 +1,6 @@
 #!lua
--- KEYS file index stored; ARGV id name json ttl_s
+-- KEYS file index stored sizes sums; ARGV id name json ttl_s
 -- Creates a file's record, unless it exists. Returns its creation time (unix seconds).
 -- include shared/file.lua
 local id, name, json, ttl_s = unpack(ARGV)
-return create_file(KEYS[1], KEYS[2], KEYS[3], id, name, json, tonumber(ttl_s))
+return create_file(KEYS, id, name, json, tonumber(ttl_s))

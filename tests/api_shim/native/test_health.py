@@ -60,18 +60,23 @@ async def test_without_redis_it_is_alive_but_reports_not_ready(lost: str) -> Non
     assert answers[0].json()["checks"]["redis"] != "ok"
 
 
-async def test_a_probe_is_answered_soon_while_redis_is_frozen(own_redis: RedisServer) -> None:
+async def test_probes_and_scrapers_are_answered_soon_while_redis_is_frozen(own_redis: RedisServer) -> None:
     with serving(own_redis.url) as shim:
+        # A shim asks Redis again before it gives up, which takes ten seconds.
         async with httpx.AsyncClient(base_url=shim, timeout=5) as http:
             assert own_redis.process is not None
             assert (await http.get("/readyz")).status_code == 200
             own_redis.process.send_signal(signal.SIGSTOP)
             try:
-                frozen = await http.get("/readyz")
+                frozen, scale, metrics = await asyncio.gather(
+                    *(http.get(path) for path in ("/readyz", "/api/v1/scale", "/metrics"))
+                )
             finally:
                 own_redis.process.send_signal(signal.SIGCONT)
             again = await http.get("/readyz")
 
     told = problem(frozen, 503, "relay_unavailable")
     assert "2 s" in told["checks"]["redis"]
+    assert "2 s" in problem(scale, 503, "relay_unavailable")["detail"]
+    assert (metrics.status_code, "llmfleet_redis_up 0.0" in metrics.text) == (200, True)
     assert again.status_code == 200

@@ -5,8 +5,10 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 from support.redis_server import RedisServer
+from support.shim import CHAT, serving
 
 from fleet.doctor import machine, services
 from fleet.local.redis_server import free_port
@@ -109,3 +111,22 @@ def test_a_taken_port_is_a_note_unless_the_fleet_has_it(monkeypatch: pytest.Monk
 
 def test_this_machine_runs_the_tests() -> None:
     assert machine.python().state == "ok"
+
+
+async def test_it_tells_how_full_each_limit_is(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_redis.say("CONFIG", "SET", "maxmemory", str(2**40))
+    with serving(own_redis.url, files_bytes=100_000) as shim:
+        monkeypatch.setenv("FLEET_URL", shim)
+        form = {"data": {"purpose": "batch"}, "files": {"file": ("f", b"x" * 90_000)}}
+        httpx.post(f"{shim}/v1/files", timeout=20, **form)
+        httpx.post(f"{shim}/api/v1/jobs/chat?enqueue_anyway=true", json={**CHAT, "backend": "box"})
+        found = {each.what: each for each in await services.shims()}
+
+    assert found["limit: memory of Redis"].state == "ok"
+    assert "of 100,000" not in found["limit: files"].detail
+    assert (found["limit: files"].state, "90%" in found["limit: files"].detail) == ("note", True)
+    assert "FLEET_FILES_BYTES" in found["limit: files"].fix
+    assert "files of tenant default" in " ".join(found)
+    assert found["limit: jobs in queue box.chat"].detail == "1 jobs of 100,000 jobs (0%)"

@@ -1,0 +1,22 @@
+-- Defines resize(sizes, sums, name, tenant, size_bytes), which counts an object of the storage with
+-- this size, or no longer (0); and bytes_of(sums, tenant), the sums of a tenant and of all.
+local function add(sums, field, by)
+    if by ~= 0 and redis.call('HINCRBY', sums, field, string.format('%d', by)) <= 0 then
+        redis.call('HDEL', sums, field)
+    end
+end
+local function resize(sizes, sums, name, tenant, size_bytes)
+    local before = redis.call('HGET', sizes, name)
+    local old_bytes, owner = string.match(before or '0 ' .. tenant, '^(%d+) (.*)$')
+    if size_bytes > 0 then
+        redis.call('HSET', sizes, name, string.format('%d', size_bytes) .. ' ' .. owner)
+    else redis.call('HDEL', sizes, name) end
+    local by = size_bytes - tonumber(old_bytes)
+    add(sums, '=' .. owner, by)
+    add(sums, 'all', by)
+    return by
+end
+local function bytes_of(sums, tenant)
+    local own, all = unpack(redis.call('HMGET', sums, '=' .. tenant, 'all'))
+    return tonumber(own or 0), tonumber(all or 0)
+end

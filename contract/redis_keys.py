@@ -72,6 +72,9 @@ ALIASES: Final = "fleet:aliases"
 MOVABLE: Final = "fleet:movable"
 """Sorted set of jobs that may move to another target: job id by the unix time of the next look."""
 
+KEYS_USED: Final = "fleet:keys:used"
+"""Hash with the unix time of the last call with each API key, by its id."""
+
 KEYS: Final = "fleet:keys"
 """Hash of API keys: id to its entry; `revision` changes with every change."""
 

@@ -173,7 +173,7 @@ def _lacking(permission: Permission) -> str:
         return "This requires an admin's key."
     return (
         f"This requires the permission {permission}, which this key does not have: an admin can "
-        f"make one that has it (`fleet keys create --allow use,{permission}`)."
+        f"give it (`fleet keys update ID --allow use,{permission}`)."
     )
 
 
@@ -212,13 +212,6 @@ class _Rights(UsageLimits):
     backends: BackendPatterns | None = None
     """The same of backends."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _admin_is_a_permission(cls, fields: Any) -> Any:
-        if isinstance(fields, dict) and _has_admin(fields.get("permissions")):
-            return {**fields, "admin": True}
-        return fields
-
     @field_validator("permissions")
     @classmethod
     def _each_once(cls, permissions: tuple[Permission, ...] | None) -> Any:
@@ -229,14 +222,37 @@ class _Rights(UsageLimits):
     def _all_is_no_limit(cls, patterns: tuple[str, ...] | None) -> Any:
         return None if patterns is None or "*" in patterns else patterns
 
+
+def _has_admin(permissions: Any) -> bool:
+    return isinstance(permissions, list | tuple) and "admin" in permissions
+
+
+class _Wish(_Rights):
+    """What an admin wants a key to give."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _admin_is_a_permission(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and _has_admin(fields.get("permissions")):
+            return {**fields, "admin": True, "permissions": None}
+        return fields
+
     @model_validator(mode="after")
     def _an_admin_has_no_limits(self) -> Self:
-        if self.admin and (self.models is not None or self.backends is not None):
+        if self.admin and (self.permissions, self.models, self.backends) != (None, None, None):
             raise PydanticCustomError(
                 "limited_admin",
-                "an admin's key may use all models and backends: leave these out, or admin",
+                "an admin's key has every permission, model and backend: leave these out, or admin",
             )
         return self
+
+
+class NewKey(_Wish):
+    """The request to create a key."""
+
+    tenant: TenantName
+    expires_in_s: Annotated[float, Field(gt=0, le=_TEN_YEARS_S)] | None = None
+    """Seconds after which the key expires; null: it is valid until it is revoked."""
 
     @property
     def effective_permissions(self) -> tuple[Permission, ...]:
@@ -245,17 +261,38 @@ class _Rights(UsageLimits):
             return EVERY
         return USE if self.permissions is None else self.permissions
 
+    def changed(self, change: "KeyChange", age_s: float) -> "NewKey":
+        """The same with a change, which comes `age_s` seconds after the key was made.
 
-def _has_admin(permissions: Any) -> bool:
-    return isinstance(permissions, list | tuple) and "admin" in permissions
+        Raises pydantic.ValidationError.
+        """
+        fields = change.model_dump(exclude_unset=True)
+        if "permissions" in fields and fields.get("admin") is None:
+            fields["admin"] = False
+        if fields.get("admin"):
+            fields = {"permissions": None, "models": None, "backends": None, **fields}
+        if fields.get("expires_in_s") is not None:
+            fields["expires_in_s"] += age_s
+        return NewKey.model_validate({**self.model_dump(), **fields})
 
 
-class NewKey(_Rights):
-    """The request to create a key."""
+class KeyChange(_Wish):
+    """The request to change a key; what is left out stays, a null is the default."""
 
-    tenant: TenantName
     expires_in_s: Annotated[float, Field(gt=0, le=_TEN_YEARS_S)] | None = None
-    """Seconds after which the key expires; null: it is valid until it is revoked."""
+    """Seconds from now after which it expires; null: it does not."""
+
+
+LONGEST_OVERLAP_S: Final = 30 * 86400.0
+
+
+class KeyRotation(WireModel):
+    """The request to replace a key by a new one with the same rights."""
+
+    overlap_s: Annotated[float, Field(ge=0, le=LONGEST_OVERLAP_S)] = 86400.0
+    """Seconds for which the old key stays valid beside the new one; never longer than it was."""
+    expires_in_s: Annotated[float, Field(gt=0, le=_TEN_YEARS_S)] | None = None
+    """Seconds after which the new key expires; without it, as long as the old one was made for."""
 
 
 class KeyFacts(_Rights):
@@ -267,6 +304,11 @@ class KeyFacts(_Rights):
     created_at: float
     """Unix seconds, by Redis's clock."""
     expires_at: float | None = None
+    replaces: str | None = None
+    """The key that this one was made to replace."""
+    last_used_at: float | None = None
+    """Unix seconds at which the last call with it began, to about a minute; null: never, or before
+    the fleet kept this."""
 
     @property
     def owner(self) -> Tenant:

@@ -82,8 +82,10 @@ NEEDS: Final[Mapping[str, Need]] = {
     "DELETE /api/v1/dead/messages": "admin",
     "GET /api/v1/keys": "admin",
     "POST /api/v1/keys": "admin",
+    "PATCH /api/v1/keys/{id}": "admin",
     "DELETE /api/v1/keys/{id}": "admin",
     "GET /api/v1/limits": "admin",
+    "POST /api/v1/keys/{id}/rotate": "admin",
     "GET /metrics": "admin",
     "GET /metrics/targets": "admin",
     # Ollama.

@@ -40,6 +40,8 @@ _REMEDY: Final = (
     "an admin creates one with `fleet keys create`"
 )
 
+_NOTE_USES_S: Final = 60.0
+
 CallEnded = asyncio.Future[None]
 """Done when a call's key is no longer valid."""
 
@@ -72,6 +74,9 @@ class Authenticator:
         self._refreshed_at = float("-inf")
         self._refreshing: asyncio.Task[None] | None = None
         self._calls: dict[CallEnded, _OpenCall] = {}
+        self._used: dict[str, float] = {}
+        """When the last call with each key began, by its id, since this was written to Redis."""
+        self._uses_noted_at = float("-inf")
         self._open: Counter[str] = Counter()
         """Open calls by the id of their key."""
 
@@ -172,11 +177,24 @@ class Authenticator:
         return tuple(entry.facts for entry in self._table.entries.values())
 
     async def watch(self) -> Never:
-        """Refresh the table periodically, in the background, and end calls of revoked keys."""
+        """Refresh the table periodically, which ends calls of revoked keys; keep uses of keys."""
         while True:
             with suppress(RelayUnavailable):
                 await self._refresh()
+                await self._note_uses()
             await asyncio.sleep(self._settings.key_max_age_s / 2)
+
+    async def _note_uses(self) -> None:
+        """Keep the last use of keys, at most once a minute, whatever calls there are."""
+        if not self._used or time.monotonic() - self._uses_noted_at < _NOTE_USES_S:
+            return
+        used, self._used = self._used, {}
+        self._uses_noted_at = time.monotonic()
+        try:
+            await self._api_keys.note_uses(used)
+        except RelayUnavailable:
+            self._used = used | self._used
+            raise
 
     async def _refresh(self) -> None:
         """Read the table; concurrent callers share one read."""
@@ -225,6 +243,7 @@ class Authenticator:
         self._calls[ended] = _OpenCall(entry, permission)
         if entry is not None:
             self._open[entry.facts.id] += 1
+            self._used[entry.facts.id] = self._now()
         try:
             yield ended
         finally:

@@ -1,4 +1,4 @@
-"""API keys over HTTP: created, listed and revoked by admins; the first one from this machine.
+"""API keys over HTTP, for admins: created, changed, rotated, revoked; the first from this machine.
 
 A key is in the response that creates it, and nowhere else.
 """
@@ -8,13 +8,21 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Body, Depends, Path, Response
 from starlette.requests import HTTPConnection
 
-from api_shim.dependencies import Injected
+from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Admin, is_local
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import documented
 from api_shim.native.jobs import json_response
 from contract.errors import NotAllowed, UnknownKey
-from contract.tenants import KEY_ID_BEGINNING, IssuedKey, KeyFacts, KeyList, NewKey
+from contract.tenants import (
+    KEY_ID_BEGINNING,
+    IssuedKey,
+    KeyChange,
+    KeyFacts,
+    KeyList,
+    KeyRotation,
+    NewKey,
+)
 from relay.records import only_match
 
 
@@ -27,6 +35,9 @@ async def allowed(connection: HTTPConnection, dependencies: Injected, _: Admin) 
         )
 
 
+KeyId = Annotated[
+    str, Path(description="The part of the key between its two `_`, or a unique prefix of it.")
+]
 router = APIRouter(
     prefix="/api/v1/keys", tags=["keys"], route_class=JsonRoute, dependencies=[Depends(allowed)]
 )
@@ -36,6 +47,17 @@ _EXAMPLES: Final[Any] = {
         "summary": "For a tenant with twice the share",
         "value": {"tenant": "research", "weight": 2, "limit_jobs": 1000, "name": "notebook"},
     },
+    "narrow": {
+        "summary": "To embed with some models",
+        "value": {"tenant": "search", "permissions": ["embed"], "models": ["bge-*"]},
+    },
+}
+_CHANGES: Final[Any] = {
+    "pull": {
+        "summary": "May pull models as well",
+        "value": {"permissions": ["chat", "embed", "models:read", "models:write"]},
+    },
+    "any": {"summary": "May use all models", "value": {"models": None}},
 }
 
 
@@ -55,14 +77,14 @@ async def create(
     """Create a key that names a tenant; the first one must be an admin's and not expire."""
     issued = await dependencies.api_keys.issue(new)
     await dependencies.authenticator.refresh()
-    headers = {"Cache-Control": "no-store"}
-    return Response(issued.model_dump_json(), 201, headers, media_type="application/json")
+    return _shown_once(issued)
 
 
 @router.get("", operation_id="list_keys", response_model=KeyList, responses=documented(403, 503))
 async def list_keys(dependencies: Injected) -> Response:
-    """List keys with their tenants and rights; never the keys themselves."""
-    return json_response(KeyList(keys=await dependencies.authenticator.keys()))
+    """List keys: tenants, rights, expiry, last use (to a minute); never the keys themselves."""
+    keys = await dependencies.authenticator.keys()
+    return json_response(KeyList(keys=await dependencies.api_keys.with_uses(keys)))
 
 
 @router.delete(
@@ -71,17 +93,66 @@ async def list_keys(dependencies: Injected) -> Response:
     response_model=KeyFacts,
     responses=documented(403, 404, 409, 422, 503),
 )
-async def revoke(
-    id: Annotated[
-        str,
-        Path(description="The part of the key between its two `_`, or a unique prefix of it."),
-    ],
+async def revoke(id: KeyId, dependencies: Injected) -> Response:
+    """Revoke a key; every shim refuses it within FLEET_KEY_MAX_AGE_S, and ends its streams."""
+    gone = await dependencies.api_keys.revoke(await _whole(id, dependencies))
+    await dependencies.authenticator.refresh()
+    return json_response(gone)
+
+
+@router.patch(
+    "/{id}",
+    operation_id="change_key",
+    response_model=KeyFacts,
+    responses=documented(400, 403, 404, 409, 413, 415, 422, 503),
+)
+async def change(
+    id: KeyId,
+    change: Annotated[KeyChange, Body(openapi_examples=_CHANGES)],
     dependencies: Injected,
 ) -> Response:
-    """Revoke a key; every shim refuses it within FLEET_KEY_MAX_AGE_S, and ends its streams."""
+    """Change what a key gives; every shim knows it within FLEET_KEY_MAX_AGE_S.
+
+    A field that is left out stays as it is. Open streams go on, unless their key has lost the
+    permission.
+    """
+    changed = await dependencies.api_keys.change(await _whole(id, dependencies), change)
+    await dependencies.authenticator.refresh()
+    return json_response(changed)
+
+
+@router.post(
+    "/{id}/rotate",
+    operation_id="rotate_key",
+    status_code=201,
+    response_model=IssuedKey,
+    responses={
+        201: {"description": "`key` is the new one, and is shown this once."},
+        **documented(400, 403, 404, 409, 413, 415, 422, 503),
+    },
+)
+async def rotate(
+    id: KeyId,
+    dependencies: Injected,
+    rotation: Annotated[KeyRotation, Body()] = KeyRotation(),  # noqa: B008 - it is immutable
+) -> Response:
+    """Replace a key by a new one with the same rights; both are valid for the overlap.
+
+    Then the old one expires, and its streams end.
+    """
+    issued = await dependencies.api_keys.rotate(await _whole(id, dependencies), rotation)
+    await dependencies.authenticator.refresh()
+    return _shown_once(issued)
+
+
+def _shown_once(issued: IssuedKey) -> Response:
+    headers = {"Cache-Control": "no-store"}
+    return Response(issued.model_dump_json(), 201, headers, media_type="application/json")
+
+
+async def _whole(id: str, dependencies: Dependencies) -> str:
+    """The id of the key that a client means; raises UnknownKey, AmbiguousId."""
     if not KEY_ID_BEGINNING.match(id):
         raise UnknownKey("There is no such key: an id has 16 hexadecimal digits.")
     ids = [key.id for key in await dependencies.authenticator.keys() if key.id.startswith(id)]
-    gone = await dependencies.api_keys.revoke(only_match(id, ids) or id)
-    await dependencies.authenticator.refresh()
-    return json_response(gone)
+    return only_match(id, ids) or id

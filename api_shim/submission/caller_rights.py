@@ -18,7 +18,7 @@ from contract.roster import BackendReport, QueueReport, WorkerReport
 from contract.tenants import OF_KIND, Tenant
 from relay.roster import Roster
 
-_HOW: Final = "an admin can make another key (`fleet keys create {option} ...`)"
+_HOW: Final = "an admin can change that (`fleet keys update ID {option} ...`)"
 
 
 def check_rights(tenant: Tenant, request: AnyRequest) -> None:

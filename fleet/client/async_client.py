@@ -32,7 +32,16 @@ from contract.wire import decode, encode
 from fleet.client.batches import AsyncBatches
 from fleet.client.job import AsyncJob
 from fleet.client.map import REQUESTS_IN_FLIGHT, KeyFactory, MappedJobs, MapResult, RequestLike
-from fleet.client.requests import ChatInput, batches, body_of, chat_of, new_key, request_of
+from fleet.client.requests import (
+    ChatInput,
+    batches,
+    body_of,
+    chat_of,
+    key_change,
+    new_key,
+    request_of,
+    rotation,
+)
 from fleet.client.results import images_of, rows_of, scores_of
 from fleet.client.roster import RosterClient
 from fleet.client.settings import ClientSettings, api_key_option
@@ -337,6 +346,28 @@ class AsyncClient(RosterClient):
     async def keys(self) -> tuple[KeyFacts, ...]:
         """Every API key without its secret. Needs an admin's API key."""
         return await self._listed("keys", KeyFacts)
+
+    async def update_key(self, /, key_id: str, **fields: Any) -> KeyFacts:
+        """Change what an API key gives; what is left out stays, and None is the default.
+
+        `fields` are those of `contract.tenants.KeyChange`. Raises InvalidRequest, UnknownKey,
+        LastAdmin, NotAuthorised.
+        """
+        path = f"/api/v1/keys/{quote(key_id, safe='')}"
+        body = key_change(fields)
+        return decode(KeyFacts, await self._shims.request("PATCH", path, body=body))
+
+    async def rotate_key(
+        self, /, key_id: str, *, overlap_s: float = 86400.0, expires_in_s: float | None = None
+    ) -> IssuedKey:
+        """A new API key with the rights of another one, which expires after `overlap_s`.
+
+        The new one lasts as long as the old one was made for, or `expires_in_s`. Raises
+        InvalidRequest, UnknownKey, NotAuthorised.
+        """
+        path = f"/api/v1/keys/{quote(key_id, safe='')}/rotate"
+        body = rotation(overlap_s, expires_in_s)
+        return decode(IssuedKey, await self._shims.request("POST", path, body=body))
 
     async def revoke_key(self, key_id: str) -> KeyFacts:
         """Revoke a key; the shims reject it within seconds. Raises UnknownKey, LastAdmin."""

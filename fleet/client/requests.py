@@ -11,8 +11,8 @@ from contract.chat import ChatRequest, Message
 from contract.errors import InvalidRequest
 from contract.jobs import REQUESTS
 from contract.requests import Kind, Request
-from contract.tenants import NewKey
-from contract.wire import must_be_text
+from contract.tenants import KeyChange, KeyRotation, NewKey
+from contract.wire import encode, must_be_text
 
 _REPLACED = "\N{REPLACEMENT CHARACTER}".encode()
 Item = TypeVar("Item")
@@ -43,6 +43,25 @@ def new_key(tenant: str, fields: Mapping[str, Any]) -> NewKey:
     """The request for a new API key of a tenant; raises InvalidRequest, which names the field."""
     try:
         return NewKey.model_validate({**fields, "tenant": tenant})
+    except ValidationError as error:
+        raise _invalid(error) from error
+
+
+def key_change(fields: Mapping[str, Any]) -> bytes:
+    """The JSON of a change of an API key: only fields that are given, also those that are None.
+
+    Raises InvalidRequest, which names the field.
+    """
+    try:
+        return KeyChange.model_validate(dict(fields)).model_dump_json(exclude_unset=True).encode()
+    except ValidationError as error:
+        raise _invalid(error) from error
+
+
+def rotation(overlap_s: float, expires_in_s: float | None) -> bytes:
+    """The JSON of a rotation of an API key; raises InvalidRequest, which names the field."""
+    try:
+        return encode(KeyRotation(overlap_s=overlap_s, expires_in_s=expires_in_s))
     except ValidationError as error:
         raise _invalid(error) from error
 

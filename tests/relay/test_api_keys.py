@@ -8,7 +8,7 @@ from support.relay import relay_on
 
 from contract import redis_keys
 from contract.errors import InvalidRequest, LastAdmin, UnknownKey
-from contract.tenants import KEY, NewKey
+from contract.tenants import EVERY, KEY, USE, KeyChange, KeyRotation, NewKey
 from relay.api_keys import ApiKeys, ApiKeyTable, revoke_key
 
 ADMIN = NewKey(tenant="boss", admin=True)
@@ -150,3 +150,115 @@ async def test_a_revocation_runs_twice_without_harm(redis_url: str) -> None:
         assert (bool(first), second) == (True, None)
         with pytest.raises(UnknownKey):
             await tenants.revoke(issued.id)
+
+
+async def test_a_key_of_before_permissions_may_use_and_not_change(
+    redis_url: str, own_redis: RedisServer
+) -> None:
+    async with relay_on(redis_url) as relay:
+        old = '0 1.0 {"digest":"d","wish":{"tenant":"a","weight":1.0,"admin":false,"name":""}}'
+        own_redis.say("HSET", redis_keys.KEYS, "revision", "r", "0" * 16, old)
+        (entry,) = (await ApiKeys(relay.connection).refresh(ApiKeyTable())).entries.values()
+
+        assert entry.owner.permissions == USE
+        assert (entry.owner.models, entry.owner.backends) == (None, None)
+
+
+async def test_a_change_keeps_the_secret_and_what_it_does_not_name(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        tenants = ApiKeys(relay.connection)
+        await tenants.issue(ADMIN)
+        issued = await tenants.issue(NewKey(tenant="a", limit_jobs=3, models=("m",)))
+        await tenants.change(issued.id, KeyChange(permissions=("chat",), expires_in_s=60))
+        found = (await tenants.refresh(ApiKeyTable())).find(issued.key.get_secret_value())
+
+        assert found is not None
+        assert (found.owner.permissions, found.owner.models) == (("chat",), ("m",))
+        assert (found.facts.limit_jobs, found.facts.created_at) == (3, issued.created_at)
+        assert found.facts.expires_at == pytest.approx(issued.created_at + 60, abs=5)
+        changed = await tenants.change(issued.id, KeyChange(models=None, expires_in_s=None))
+        assert (changed.models, changed.expires_at, changed.limit_jobs) == (None, None, 3)
+
+
+async def test_an_admin_is_made_and_unmade_but_never_the_last(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        tenants = ApiKeys(relay.connection)
+        boss = await tenants.issue(ADMIN)
+        a = await tenants.issue(NewKey(tenant="a", permissions=("chat",), models=("m",)))
+        for change in (KeyChange(admin=False), KeyChange(permissions=("chat",)),
+                       KeyChange(expires_in_s=9)):  # fmt: skip
+            with pytest.raises(LastAdmin):
+                await tenants.change(boss.id, change)
+        made = await tenants.change(a.id, KeyChange(admin=True))
+        unmade = await tenants.change(boss.id, KeyChange(permissions=("chat", "embed")))
+
+        assert (made.permissions, made.models) == (EVERY, None)
+        assert (unmade.admin, unmade.permissions) == (False, ("chat", "embed"))
+
+
+async def test_of_two_changes_at_once_none_is_lost_in_silence(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        tenants = ApiKeys(relay.connection)
+        await tenants.issue(ADMIN)
+        issued = await tenants.issue(NewKey(tenant="a"))
+        wishes = [KeyChange(limit_jobs=1), KeyChange(limit_tokens=2), KeyChange(weight=3)]
+        done = await asyncio.gather(
+            *(tenants.change(issued.id, wish) for wish in wishes), return_exceptions=True
+        )
+        (found,) = [
+            entry.facts
+            for entry in (await tenants.refresh(ApiKeyTable())).entries.values()
+            if entry.facts.id == issued.id
+        ]
+        kept = [found.limit_jobs == 1, found.limit_tokens == 2, found.weight == 3]
+
+        assert kept == [not isinstance(each, InvalidRequest) for each in done]
+
+
+async def test_a_rotated_key_has_the_same_rights_and_ends_after_the_overlap(
+    redis_url: str,
+) -> None:
+    async with relay_on(redis_url) as relay:
+        tenants = ApiKeys(relay.connection)
+        await tenants.issue(ADMIN)
+        old = await tenants.issue(NewKey(tenant="a", models=("m",), expires_in_s=1000))
+        new = await tenants.rotate(old.id, KeyRotation(overlap_s=60))
+        table = await tenants.refresh(ApiKeyTable())
+        was, now = (table.find(each.key.get_secret_value()) for each in (old, new))
+
+        assert was is not None
+        assert now is not None
+        assert now.owner.model_copy(update={"key_id": was.facts.id}) == was.owner
+        assert (now.facts.replaces, was.facts.replaces) == (old.id, None)
+        assert was.facts.expires_at == pytest.approx(new.created_at + 60, abs=1)
+        assert now.facts.expires_at == pytest.approx(new.created_at + 1000, abs=1)
+        again = await tenants.rotate(old.id, KeyRotation(overlap_s=2_000_000))
+        assert again.replaces == old.id
+        listed = (await tenants.refresh(ApiKeyTable())).entries
+        assert listed[old.id].facts.expires_at == was.facts.expires_at
+
+
+async def test_the_last_admin_may_be_rotated(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        tenants = ApiKeys(relay.connection)
+        boss = await tenants.issue(ADMIN)
+        new = await tenants.rotate(boss.id, KeyRotation(overlap_s=0))
+        listed = (await tenants.refresh(ApiKeyTable())).entries
+
+        assert (new.admin, new.expires_at) == (True, None)
+        assert not listed[boss.id].is_valid(new.created_at + 1)
+        with pytest.raises(InvalidRequest, match="expired"):
+            await tenants.rotate(boss.id, KeyRotation())
+        with pytest.raises(UnknownKey):
+            await tenants.rotate("0" * 16, KeyRotation())
+
+
+async def test_uses_are_kept_as_long_as_their_key(redis_url: str, own_redis: RedisServer) -> None:
+    async with relay_on(redis_url) as relay:
+        tenants = ApiKeys(relay.connection)
+        boss = await tenants.issue(ADMIN)
+        await tenants.note_uses({boss.id: 5.5, "f" * 16: 6.5})
+        (used,) = await tenants.with_uses([boss])
+
+        assert used.last_used_at == 5.5
+        assert own_redis.say("HLEN", redis_keys.KEYS_USED).strip() == b":1"

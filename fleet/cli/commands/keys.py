@@ -1,10 +1,11 @@
-"""`fleet keys`: create, list and revoke API keys of tenants."""
+"""`fleet keys`: create, list, update, rotate and revoke API keys of tenants."""
 
 import re
 from typing import Annotated, Any, Final
 
 import typer
 
+from contract.errors import InvalidRequest
 from contract.tenants import EVERY, USE, IssuedKey, KeyFacts
 from contract.wire import encode
 from fleet.cli.commands.options import All, Json, Limit, Url
@@ -13,7 +14,9 @@ from fleet.cli.tables import Ago, Id
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
 
-app = typer.Typer(help="Create, list and revoke API keys of tenants.", no_args_is_help=True)
+app = typer.Typer(
+    help="Create, list, update, rotate and revoke API keys of tenants.", no_args_is_help=True
+)
 
 WaitingJobs = Annotated[
     int | None, typer.Option(help="Jobs of the tenant that may wait in one queue.")
@@ -42,7 +45,7 @@ Models = Annotated[
 Backends = Annotated[str | None, typer.Option(help="Only these backends, in the same way.")]
 
 _COLUMNS: Final = (
-    "id", "tenant", "may", "only", "weight", "jobs", "tokens", "limits", "name", "created",
+    "id", "tenant", "may", "only", "weight", "jobs", "tokens", "limits", "name", "created", "used",
     "expires",
 )  # fmt: skip
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -122,9 +125,10 @@ def _show(issued: IssuedKey, terminal: Terminal) -> None:
         terminal.write_json(encode(issued))
         return
     terminal.write(f"{issued.key.get_secret_value()}\n")
+    old = f"; {issued.replaces} expires after the overlap" if issued.replaces else ""
     terminal.message(
         f"the key of {issued.tenant}, shown only once: keep it, and set it as FLEET_API_KEY "
-        f"(`fleet keys revoke {issued.id}` revokes it)"
+        f"(`fleet keys revoke {issued.id}` revokes it){old}"
     )
 
 
@@ -145,7 +149,8 @@ async def _list(terminal: Terminal, url: str | None, most: int | None) -> Exit:
 def _row(key: KeyFacts) -> tuple[object, ...]:
     return (
         Id(key.id), key.tenant, _may(key), _only(key), f"{key.weight:g}", key.limit_jobs,
-        key.limit_tokens, _limits(key), key.name or None, Ago(key.created_at), Ago(key.expires_at),
+        key.limit_tokens, _limits(key), key.name or None, Ago(key.created_at),
+        Ago(key.last_used_at), Ago(key.expires_at),
     )  # fmt: skip
 
 
@@ -173,12 +178,95 @@ def _limits(key: KeyFacts) -> str | None:
     return ", ".join(f"{limit:g} {words}" for limit, words in told if limit is not None) or None
 
 
+KeyId = Annotated[
+    str, typer.Argument(help="Id of the key, the part between its two `_`; or a unique prefix.")
+]
+
+
+@app.command()
+def update(
+    id: KeyId,
+    *,
+    weight: Annotated[
+        float | None, typer.Option(help="Share of the slots, relative to others.")
+    ] = None,
+    allow: Allow = None,
+    models: Models = None,
+    backends: Backends = None,
+    limit_jobs: WaitingJobs = None,
+    limit_tokens: WaitingTokens = None,
+    limit_tokens_minute: TokensMinute = None,
+    limit_tokens_day: TokensDay = None,
+    limit_spend_day: SpendDay = None,
+    limit_spend_month: SpendMonth = None,
+    name: Annotated[str | None, typer.Option(help="Label, as who or what uses it.")] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="When, from now, as in 90d or 12h; `never`.")
+    ] = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Change what a key gives; what is left out stays. `*` is every model, 0 is no limit."""
+    limits = {
+        "limit_jobs": limit_jobs, "limit_tokens": limit_tokens,
+        "limit_tokens_minute": limit_tokens_minute, "limit_tokens_day": limit_tokens_day,
+        "limit_spend_day": limit_spend_day, "limit_spend_month": limit_spend_month,
+    }  # fmt: skip
+    given: dict[str, Any] = {
+        "weight": weight, "permissions": _permissions(allow), "models": _names(models),
+        "backends": _names(backends), "name": name,
+    }  # fmt: skip
+    fields = {name: value for name, value in given.items() if value is not None}
+    fields |= {name: value or None for name, value in limits.items() if value is not None}
+    if expires is not None:
+        fields["expires_in_s"] = None if expires == "never" else _duration_s(expires)
+    run(_update(id, fields, Terminal(json=json), url))
+
+
+async def _update(key_id: str, fields: dict[str, Any], terminal: Terminal, url: str | None) -> Exit:
+    if not fields:
+        raise InvalidRequest("nothing to change: give an option, as in --allow use,models:write")
+    async with AsyncClient(url) as fleet:
+        changed = await fleet.update_key(key_id, **fields)
+    if terminal.json:
+        terminal.write_json(encode(changed))
+    else:
+        only = f", only {_only(changed)}" if _only(changed) else ""
+        terminal.message(f"the key {changed.id} of {changed.tenant} may {_may(changed)}{only}")
+    return Exit.OK
+
+
+@app.command()
+def rotate(
+    id: KeyId,
+    *,
+    overlap: Annotated[
+        str, typer.Option(help="How long the old key stays valid, as in 24h; 0s: not at all.")
+    ] = "1d",
+    expires: Annotated[
+        str | None,
+        typer.Option(help="When the new one expires.  [default: as long as the old one had]"),
+    ] = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Print a new key with the same rights, only this once; the old one expires after --overlap."""
+    expires_in_s = _duration_s(expires) if expires else None
+    run(_rotate(id, _duration_s(overlap), expires_in_s, Terminal(json=json), url))
+
+
+async def _rotate(
+    key_id: str, overlap_s: float, expires_in_s: float | None, terminal: Terminal, url: str | None
+) -> Exit:
+    async with AsyncClient(url) as fleet:
+        issued = await fleet.rotate_key(key_id, overlap_s=overlap_s, expires_in_s=expires_in_s)
+    _show(issued, terminal)
+    return Exit.OK
+
+
 @app.command()
 def revoke(
-    id: Annotated[
-        str,
-        typer.Argument(help="Id of the key, the part between its two `_`; or a unique prefix."),
-    ],
+    id: KeyId,
     *,
     json: Json = False,
     url: Url = None,

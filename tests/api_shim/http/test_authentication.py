@@ -15,6 +15,8 @@ from support.shim import CHAT, problem, serving, sse, stage
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from contract import redis_keys
+
 PATHS = (
     "/api/v1/jobs", "/api/v1/backends", "/api/v1/keys", f"/api/v1/jobs/{'0' * 32}/events",
     "/metrics", "/nothing",
@@ -185,6 +187,63 @@ async def test_an_open_stream_ends_when_its_key_is_revoked(fleet: Keyed, redis_u
 
         assert set(rest) <= {"queued"}
         assert (await at.relay.records.get(job)).status == "queued"
+
+
+async def test_a_stream_outlives_changes_of_its_key_but_not_the_loss_of_its_permission(
+    fleet: Keyed,
+) -> None:
+    told = fleet.issue("a")
+    path = f"/api/v1/keys/{told['id']}"
+    async with client(fleet.url, told["key"]) as a, fleet.admin as admin, asyncio.timeout(10):
+        async with a.stream("GET", "/api/v1/overview/events") as response:
+            lines = response.aiter_lines()
+            await anext(lines)
+            assert (await admin.post(f"{path}/rotate", json={"overlap_s": 60})).status_code == 201
+            assert (await admin.patch(path, json={"limit_jobs": 4})).is_success
+            for _ in range(9):
+                await anext(lines)
+            assert (await admin.patch(path, json={"permissions": ["chat"]})).is_success
+            async for _ in lines:
+                pass
+
+        problem(await a.get("/api/v1/overview"), 403, "not_allowed")
+
+
+async def test_a_rotated_key_ends_with_its_overlap(fleet: Keyed) -> None:
+    told = fleet.issue("a")
+    async with client(fleet.url, told["key"]) as old, fleet.admin as admin:
+        rotated = await admin.post(f"/api/v1/keys/{told['id']}/rotate", json={"overlap_s": 1})
+        async with client(fleet.url, rotated.json()["key"]) as new, asyncio.timeout(5):
+            assert (await old.get("/api/v1/caller")).is_success
+            assert (await new.get("/api/v1/caller")).is_success
+            while (await old.get("/api/v1/caller")).is_success:
+                await asyncio.sleep(0.05)
+
+            problem(await old.get("/api/v1/caller"), 401, "not_authenticated")
+            assert (await new.get("/api/v1/caller")).json()["tenant"]["name"] == "a"
+
+
+async def test_the_last_use_of_a_key_is_told_and_costs_its_calls_nothing(
+    fleet: Keyed, own_redis: RedisServer
+) -> None:
+    told, idle = fleet.issue("a"), fleet.issue("b")
+
+    async def uses() -> dict[str, float | None]:
+        keys = (await admin.get("/api/v1/keys")).json()["keys"]
+        return {key["id"]: key.get("last_used_at") for key in keys}
+
+    async with client(fleet.url, told["key"]) as a, fleet.admin as admin, asyncio.timeout(10):
+        assert (await a.get("/api/v1/caller")).is_success
+        while (await uses())[told["id"]] is None:
+            await asyncio.sleep(0.05)
+        at = (await uses())[told["id"]]
+        written = own_redis.say("HGET", redis_keys.KEYS_USED, told["id"])
+        for _ in range(20):
+            await a.get("/api/v1/caller")
+
+        assert (await uses())[idle["id"]] is None
+        assert at == pytest.approx(told["created_at"], abs=10)
+        assert own_redis.say("HGET", redis_keys.KEYS_USED, told["id"]) == written
 
 
 async def test_an_expired_key_is_refused(fleet: Keyed) -> None:

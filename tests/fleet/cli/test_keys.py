@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.keys import Keyed, keyed
@@ -13,6 +14,7 @@ from support.shim import serving
 from support.up import DEADLINE_S, ROOT, Command, environment, start_up, stop
 
 from contract.errors import LastAdmin
+from contract.tenants import USE
 from fleet import Client
 from fleet.client.errors import NotAuthorised
 
@@ -81,6 +83,38 @@ def test_keys_are_listed_without_the_keys_and_revoked_by_id(fleet: Command, shim
     assert fleet("keys", "revoke", made["id"], **variables).returncode == 0
     again = fleet("keys", "revoke", made["id"], **variables)
     assert (again.returncode, "revoked before" in again.stderr) == (1, True)
+
+
+def test_a_key_is_made_changed_and_rotated_from_the_terminal(fleet: Command, shim: Keyed) -> None:
+    variables = {"FLEET_URL": shim.url, "FLEET_API_KEY": shim.key}
+
+    def rows() -> dict[str, Any]:
+        listed = fleet("keys", "list", "--json", **variables).stdout
+        return {row["id"]: row for row in map(json.loads, listed.splitlines())}
+
+    rights = ("--allow", "use,models:write", "--models", "qwen*, llama3", "--backends", "gpu*")
+    made = json.loads(
+        fleet("keys", "create", "--tenant", "a", *rights, "--json", **variables).stdout
+    )
+    changes = ("--models", "*", "--allow", "embed", "--limit-jobs", "9", "--expires", "2d")
+    changed = fleet("keys", "update", made["id"], *changes, **variables)
+    rotated = json.loads(
+        fleet("keys", "rotate", made["id"][:8], "--overlap", "1h", "--json", **variables).stdout
+    )
+
+    assert (made["permissions"], made["models"]) == ([*USE, "models:write"], ["qwen*", "llama3"])
+    assert (changed.returncode, "may embed, only all models on gpu*" in changed.stderr) == (0, True)
+    assert rows()[rotated["id"]]["permissions"] == ["embed"]
+    assert rotated["replaces"] == made["id"]
+    assert rows()[made["id"]]["expires_at"] == pytest.approx(rotated["created_at"] + 3600, abs=2)
+    table = fleet("keys", "list", **variables).stdout
+    assert "embed" in table
+    for wrong in (("--allow", "everything"), ("--models", "a b"), ("--expires", "soon"), ()):
+        assert fleet("keys", "update", made["id"], *wrong, **variables).returncode == 2
+    assert (
+        fleet("keys", "update", shim.key.split("_")[1], "--allow", "chat", **variables).returncode
+        == 1
+    )
 
 
 def test_no_key_a_wrong_one_and_one_that_may_not_are_4(fleet: Command, shim: Keyed) -> None:

@@ -62,6 +62,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "aliases/read": alias_store.read_aliases("r"),
     "aliases/change": alias_store.change_alias("r", "s", "=fast", b"{}"),
     "api_keys/issue": api_keys.issue_key("id", b"{}", keeps=True, revision="r", limit=1),
+    "api_keys/change": api_keys.change_key(["id", b"", 1, b"{}", "r", 1]),
     "api_keys/revoke": api_keys.revoke_key("id", "r"),
     "api_keys/read": api_keys.read_table("r"),
     "conversations/report": turn_scripts.report(QUEUE, "w", 1, 1, {"address": True}),

@@ -56,6 +56,20 @@ def mime_type(data: str) -> str:
     return next((mime for start, mime in _TYPES if data.startswith(start)), "image/png")
 
 
+def data_url(data: bytes | bytearray) -> str:
+    """The data URL of an image's bytes; raises ValueError if they are of no known format."""
+    if not _FORMATS.match(bytes(data[:12])):
+        raise ValueError("it is no PNG, JPEG, GIF, WebP or BMP image")
+    start = base64.b64encode(data[:12]).decode("ascii")
+    head = f"data:{mime_type(start)};base64,".encode()
+    return b"".join((head, base64.b64encode(data))).decode("ascii")
+
+
+def inline_bytes(image: str) -> int:
+    """The size of an image that is base64 or a data URL, about; 0 for one that is an address."""
+    return 0 if image.startswith(("http:", "https:")) else len(image) * 3 // 4
+
+
 def inline_only(image: str) -> str:
     """The same for inputs that must not be URLs of a server; raises ValueError with the reason."""
     found = normalized(image)

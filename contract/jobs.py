@@ -55,8 +55,8 @@ TASKS: dict[str, Kind] = {f"fleet.{kind}": kind for kind in REQUESTS}
 """Kinds of jobs by the Celery task that other applications send for them."""
 
 
-class JobRecord(WireModel):
-    """A job's record; times are unix seconds by Redis's clock."""
+class JobSummary(WireModel):
+    """What lists have of a job; times are unix seconds by Redis's clock."""
 
     id: str
     v: int
@@ -121,12 +121,18 @@ class JobRecord(WireModel):
     """The span that enqueued it, as W3C's Trace Context writes it; null if there was none."""
     tracestate: str | None = None
     """What other tracing systems have added to it."""
-    metadata: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def ready_at(self) -> float:
         """From when on it could start, in unix seconds: its creation, unless it was scheduled."""
         return max(self.created_at, self.not_before or 0.0, self.freed_at or 0.0)
+
+
+class JobRecord(JobSummary):
+    """A job's record, whole."""
+
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    """The client's own data."""
 
 
 class QueuePlace(WireModel):
@@ -164,30 +170,34 @@ class JobView(JobRecord):
 
 
 class JobPage(WireModel):
-    """A page of records, newest first, and the cursor of the next page."""
+    """A page of jobs, newest first, and the cursor of the next page.
 
-    jobs: tuple[JobRecord, ...]
+    It has no metadata, no requests and no results: those are read of one job at a time.
+    """
+
+    jobs: tuple[JobSummary, ...]
     next: str | None = None
 
 
 class ScheduledPage(WireModel):
     """Jobs that may not start yet, the next first; those that wait for others are last."""
 
-    jobs: tuple[JobRecord, ...]
+    jobs: tuple[JobSummary, ...]
     complete: bool
     """Whether these are all."""
 
 
-class DeadLetter(JobRecord):
-    """A dead job's record and its error."""
+class DeadLetter(JobSummary):
+    """What lists have of a dead job: what they have of any, and its error."""
 
     error: Failed | None = None
     """Its terminal event; None if its log has expired."""
 
 
 class DeadView(DeadLetter):
-    """A dead letter with its request."""
+    """A dead letter with its metadata and its request."""
 
+    metadata: dict[str, Any] = Field(default_factory=dict)
     request: dict[str, Any]
     """The request, without the fields that have their default."""
 
@@ -241,7 +251,7 @@ class DeadMessage(WireModel):
     reason: str
     size_bytes: int
     data: str
-    """Base64 of its first bytes, at most 64 KiB."""
+    """Base64 of its first bytes, at most 64 KiB, and less in a list of more than 64 messages."""
     job_id: str | None = None
     """The failed job that was made for it, if the message had a task id."""
 

@@ -2,6 +2,7 @@
 
 import math
 from datetime import datetime
+from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
@@ -124,6 +125,50 @@ Moment = Annotated[
 BackendName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 
 
+MOST_METADATA: Final = 16
+"""Keys of a request's metadata."""
+LONGEST_METADATA_KEY: Final = 64
+"""Characters of a key."""
+LONGEST_METADATA: Final = 512
+"""Characters of a value."""
+_METADATA: Final = (
+    f"metadata may have {MOST_METADATA} keys of {LONGEST_METADATA_KEY} characters, with strings of "
+    f"{LONGEST_METADATA} characters: store what is larger or nested yourself, and send a name of it"
+)
+
+
+def _bounded_metadata(metadata: Any) -> Any:
+    """One error, however much is wrong: a hostile client sends thousands of values."""
+    if not isinstance(metadata, dict):
+        return metadata
+    wrong = None
+    if len(metadata) > MOST_METADATA:
+        wrong = f"it has {len(metadata)} keys"
+    for key, value in islice(metadata.items(), MOST_METADATA):
+        if len(str(key)) > LONGEST_METADATA_KEY:
+            wrong = f"the key {str(key)[:20]}... has {len(str(key))} characters"
+        elif not isinstance(value, str):
+            wrong = f"{key} is no string"
+        elif len(value) > LONGEST_METADATA:
+            wrong = f"{key} has {len(value)} characters"
+    if wrong is not None:
+        raise PydanticCustomError(
+            "metadata", "{wrong}; {limits}", {"wrong": wrong, "limits": _METADATA}
+        )
+    return metadata
+
+
+Metadata = Annotated[
+    dict[
+        Annotated[str, Field(max_length=LONGEST_METADATA_KEY)],
+        Annotated[str, Field(max_length=LONGEST_METADATA)],
+    ],
+    Field(max_length=MOST_METADATA),
+    BeforeValidator(_bounded_metadata),
+]
+"""The client's own data of a job or batch, bounded as OpenAI bounds it."""
+
+
 class AliasTarget(WireModel):
     """A model that an alias stands for, where it runs and with which parameters."""
 
@@ -180,8 +225,9 @@ class Request(ClientModel):
     refuse with `no_worker`. Without it, as FLEET_ON_NO_WORKER says."""
     on_disconnect: OnDisconnect = "continue"
     """What to do with the job when its last follower, on any shim, has left."""
-    metadata: Annotated[dict[str, Any], Field(max_length=16)] = Field(default_factory=dict)
-    """The client's own data, returned with the record."""
+    metadata: Metadata = Field(default_factory=dict)
+    """The client's own data, returned with the record: at most 16 keys of 64 characters, with
+    strings of 512."""
     route: Route | None = None
     """Set by the fleet for a model that is an alias; leave it out."""
 

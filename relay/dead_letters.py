@@ -31,6 +31,7 @@ from contract.jobs import (
     DeadPurged,
     DeadView,
     JobRecord,
+    JobSummary,
     QueuePlace,
 )
 from contract.requests import Kind
@@ -54,6 +55,8 @@ _VARYING: Final = re.compile(r"[0-9a-f]{8,}|\d+(?:[.:]\d+)*", re.IGNORECASE)
 KEPT_BYTES: Final = 64 * 1024
 """Of one message."""
 _KEPT_MESSAGES: Final = 1000
+_PAGE_BYTES: Final = 4 * 2**20
+"""Of all messages that one call returns."""
 
 
 class DeadLetterFilter(NamedTuple):
@@ -147,11 +150,13 @@ class DeadLetters:
         try:
             request = await self._records.request(record.id)
         except NewerVersion as error:
-            return DeadView(**dict(letter), request={"kind": record.kind, "unknown": str(error)})
-        fields = request.model_dump(mode="json", exclude_defaults=True, exclude={"route"})
-        return DeadView(**dict(letter), request={"kind": request.kind, **fields})
+            asked: dict[str, Any] = {"kind": record.kind, "unknown": str(error)}
+        else:
+            fields = request.model_dump(mode="json", exclude_defaults=True, exclude={"route"})
+            asked = {"kind": request.kind, **fields}
+        return DeadView(**dict(letter), metadata=record.metadata, request=asked)
 
-    async def retry(self, record: JobRecord, tenant: Tenant) -> Retried:
+    async def retry(self, record: JobSummary, tenant: Tenant) -> Retried:
         """Enqueue a dead job again, for its tenant; a second retry returns the same new job.
 
         Raises NotDead, JobNotFound, QueueFull, RelayUnavailable.
@@ -166,7 +171,7 @@ class DeadLetters:
         await self._connection.call(confirm_retry(record.id, chosen, new.id))
         return Retried(new, place, is_new=record.retried_as is None)
 
-    async def _retried_before(self, record: JobRecord, job_id: str) -> Retried:
+    async def _retried_before(self, record: JobSummary, job_id: str) -> Retried:
         found = await self._records.find(job_id)
         if found is None:
             raise NotDead(
@@ -176,7 +181,7 @@ class DeadLetters:
         return Retried(found, await self._queue.positions.place(found), is_new=False)
 
     async def _enqueue(
-        self, record: JobRecord, tenant: Tenant, job_id: str
+        self, record: JobSummary, tenant: Tenant, job_id: str
     ) -> tuple[JobRecord, QueuePlace]:
         request = _of_target(await self._records.request(record.id), record.target)
         try:
@@ -226,9 +231,13 @@ class DeadLetters:
             [("XREVRANGE", redis_keys.log(record.id), "+", "-", "COUNT", 1) for record in records]
         )
         return [
-            DeadLetter(**dict(record), error=_error(entries))
+            DeadLetter(**_summary(record), error=_error(entries))
             for record, entries in zip(records, last, strict=True)
         ]
+
+
+def _summary(record: JobRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in JobSummary.model_fields}
 
 
 def _of_target(request: AnyRequest, at: int) -> AnyRequest:
@@ -280,7 +289,7 @@ def _must_be_dead(record: JobRecord) -> None:
         raise _not_dead(record)
 
 
-def _not_dead(record: JobRecord) -> NotDead:
+def _not_dead(record: JobSummary) -> NotDead:
     return NotDead(
         f"job {record.id} is no dead letter but {record.status}: only a job that ran out of "
         "attempts is; enqueue another one instead"
@@ -322,8 +331,9 @@ class UnreadableMessages:
                 ("HVALS", redis_keys.UNREADABLE_COUNTS),
             ]
         )
+        most_bytes = min(KEPT_BYTES, _PAGE_BYTES // limit)
         return DeadMessages(
-            messages=tuple(_message(entry) for entry in entries),
+            messages=tuple(_message(entry, most_bytes) for entry in entries),
             total=sum(int(count) for count in counts),
         )
 
@@ -342,7 +352,7 @@ class UnreadableMessages:
         return DeadPurged(purged=int(kept))
 
 
-def _message(entry: Any) -> DeadMessage:
+def _message(entry: Any, most_bytes: int) -> DeadMessage:
     id, fields = entry[0].decode(), entry[1]
     return DeadMessage(
         id=id,
@@ -350,7 +360,7 @@ def _message(entry: Any) -> DeadMessage:
         at=int(id.partition("-")[0]) / 1000,
         reason=fields[b"reason"].decode(),
         size_bytes=int(fields[b"size_bytes"]),
-        data=base64.b64encode(fields[b"data"]).decode("ascii"),
+        data=base64.b64encode(fields[b"data"][:most_bytes]).decode("ascii"),
         job_id=fields[b"job_id"].decode() or None,
     )
 

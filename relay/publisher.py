@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from contract import redis_keys
 from contract.cost import prompt_estimate
-from contract.errors import LeaseLost, NewerVersion, RelayUnavailable
+from contract.errors import LeaseLost, LogFull, NewerVersion, RelayUnavailable
 from contract.events import LAST_WORDS, Delta, Event, EventId, to_entry, wire_line
 from relay.connection import Connection, ScriptCall
 from relay.queue import StartedJob
@@ -34,6 +34,14 @@ _CROWDED: Final = 2048
 _FULL: Final = 4096
 """Events that may wait in a process, shared by the attempts that have any; each may have a few."""
 _LEAST_SHARE: Final = 16
+_FULL_BYTES: Final = 32 * 2**20
+"""Bytes of those events, shared as their number is."""
+_LEAST_SHARE_BYTES: Final = 2**16
+_ENTRY_BYTES: Final = 2**14
+"""A terminal event is alone in its entry if more than this came with it: it is often read alone."""
+_HEAD_BYTES: Final = 80
+"""What a frame has besides its event, about."""
+_SHORT: Final = 512
 _RESEND_CAP_S: Final = 1.0
 
 
@@ -42,7 +50,8 @@ class AttemptLog:
 
     __slots__ = (
         "_answered", "_job", "_publisher", "attempt", "channel", "id", "keys", "length", "meter",
-        "nonce", "observe", "seq", "size_bytes", "torn", "until_lost", "unwritten",
+        "nonce", "observe", "seq", "size_bytes", "torn", "unsent", "unsent_bytes", "until_lost",
+        "unwritten",
     )  # fmt: skip
 
     def __init__(
@@ -65,18 +74,32 @@ class AttemptLog:
         self.unwritten = 0
         self._answered: asyncio.Future[None] | None = None
         self.size_bytes = 0
+        """Of the job's log, with what is on its way to it."""
+        self.unsent = 0
+        """Events that are not on their way yet."""
+        self.unsent_bytes = 0
+        """Their size, about."""
         self.observe = observe
         self.meter = JobMeter()
         """What this attempt has used."""
         self.meter.begin(job.record.started_at or publisher.now)
 
     def append(self, event: Event) -> None:
-        """Queue an event for the log; raises LeaseLost once Redis has refused an earlier one."""
+        """Queue an event for the log; raises LeaseLost once Redis has refused an earlier one.
+
+        Raises LogFull for one that would make the log longer than FLEET_LOG_CAP_BYTES, unless it
+        ends the log.
+        """
         if self.lost:
             raise LeaseLost(f"job {self.id} belongs to another attempt")
+        size_bytes, cap = _HEAD_BYTES + _size_of(event), self._publisher.cap_bytes
+        if self.size_bytes + self.unsent_bytes + size_bytes > cap and event.type not in LAST_WORDS:
+            raise LogFull(f"the answer is longer than FLEET_LOG_CAP_BYTES ({cap})")
         if not self.unwritten:
             self._publisher.waiting_attempts += 1
         self.unwritten += 1
+        self.unsent += 1
+        self.unsent_bytes += size_bytes
         self.meter.add(event)
         if self.observe is not None:
             self.observe(event)
@@ -113,6 +136,16 @@ class AttemptLog:
             self._answered.set_result(None)
             self._answered = None
 
+    def on_sent(self, line: bytes) -> None:
+        """Note that the next event goes to the log as this line."""
+        self.unsent -= 1
+        self.unsent_bytes = max(0, self.unsent_bytes - len(line)) if self.unsent else 0
+
+    def on_joined(self) -> None:
+        """Note that two unsent events have become one."""
+        self.unwritten -= 1
+        self.unsent -= 1
+
     async def flush(self) -> None:
         """Wait until every appended event is in the log; raises LeaseLost if one was refused."""
         while self.unwritten and not self.lost:
@@ -123,10 +156,13 @@ class AttemptLog:
     @property
     def must_wait(self) -> bool:
         """Whether so much is unwritten that a slow Redis should slow the backend's stream."""
-        return self.unwritten > _LEAST_SHARE and self.unwritten > self._publisher.share
+        if self.unwritten > _LEAST_SHARE and self.unwritten > self._publisher.share:
+            return True
+        is_large = self.unsent_bytes > _LEAST_SHARE_BYTES
+        return is_large and self.unsent_bytes > self._publisher.share_bytes
 
     async def wait_for_room(self) -> None:
-        """Wait while more events of this attempt are unwritten than its share of `_FULL`.
+        """Wait while more of this attempt is unwritten than its share of `_FULL`, or of the bytes.
 
         No attempt waits for another one: each gets on by itself, however many there are.
         """
@@ -156,6 +192,8 @@ class Publisher:
     def __init__(self, connection: Connection) -> None:
         """Nothing is written before `write` runs."""
         self._connection = connection
+        self.cap_bytes = connection.settings.log_cap_bytes
+        """Of a job's log."""
         self._pending: list[tuple[AttemptLog, Event]] = []
         self._wake = asyncio.Event()
         self.waiting_attempts = 0
@@ -187,6 +225,11 @@ class Publisher:
         """Events of one attempt that may wait, while so many attempts have some."""
         return max(_LEAST_SHARE, _FULL // (self.waiting_attempts or 1))
 
+    @property
+    def share_bytes(self) -> int:
+        """Bytes of one attempt's events that may wait, while so many attempts have some."""
+        return max(_LEAST_SHARE_BYTES, _FULL_BYTES // (self.waiting_attempts or 1))
+
     async def write(self) -> None:
         """Send batches until cancelled; retries while Redis is unavailable."""
         while True:
@@ -214,11 +257,14 @@ class Publisher:
         for attempt_log, event in self._pending:
             if taken == _BATCH or size_bytes > _BATCH_BYTES:
                 break
+            lines = waiting.get(attempt_log)
+            if lines and event.type in LAST_WORDS and sum(map(len, lines)) > _ENTRY_BYTES:
+                break
             taken += 1
             attempt_log.seq += 1
             line = wire_line(EventId(attempt_log.attempt, attempt_log.seq), now, event)
             size_bytes += len(line)
-            lines = waiting.get(attempt_log)
+            attempt_log.on_sent(line)
             if lines is None:
                 waiting[attempt_log] = [line]
             else:
@@ -258,6 +304,15 @@ class Publisher:
                 await asyncio.sleep(random.uniform(0.05, min(_RESEND_CAP_S, 0.1 * 2**tries)))  # noqa: S311 - jitter
 
 
+def _size_of(event: Event) -> int:
+    """Bytes of an event's JSON; of a short text, those of the text, about."""
+    if isinstance(event, Delta):
+        text = event.content or event.thinking or ""
+        if len(text) <= _SHORT and not (event.tool_calls or event.logprobs or event.provider_meta):
+            return len(text)
+    return len(event.__pydantic_serializer__.to_json(event, exclude_none=not event.shows_null))
+
+
 def _group(attempt_log: AttemptLog, lines: list[bytes], last: Event, now: float) -> Group:
     data = to_entry(lines)
     attempt_log.size_bytes += len(data)
@@ -290,7 +345,7 @@ def joined(pending: list[tuple[AttemptLog, Event]]) -> list[tuple[AttemptLog, Ev
         run = last.get(attempt_log)
         if run is not None and _continues(run[-1], event):
             run.append(event)
-            attempt_log.unwritten -= 1
+            attempt_log.on_joined()
         else:
             last[attempt_log] = run = [event]
             runs.append((attempt_log, run))

@@ -23,7 +23,7 @@ from contract.models import PullRequest
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
 from contract.wire import VERSION
-from relay.admission.new_job import first_of, new_arrival, new_job, new_record
+from relay.admission.new_job import check_images, first_of, new_arrival, new_job, new_record
 from relay.admission.turn_admission import INTERRUPTED, TurnAdmission
 from relay.connection import Connection, ScriptCall
 from relay.idempotency import Key, KeyTimes
@@ -132,7 +132,7 @@ class Queue:
         """
         if job_id is not None and (there := await self._records.find(job_id)) is not None:
             return there, await self.positions.place(there)
-        await self._check_later(request, tenant)
+        await self._check(request, tenant)
         new_id = job_id or new_job_id or uuid4().hex
         settings, now = self._connection.settings, self._connection.now()
         policy, lives = settings.conversation_policy, job_id is not None
@@ -162,7 +162,7 @@ class Queue:
         Returns the job of the key if it has one. An HTTP client enqueues; a pull is not enqueued
         this way. Raises as `enqueue`, and leaves nothing but the key then.
         """
-        await self._check_later(request, tenant)
+        await self._check(request, tenant)
         record = new_record(
             request,
             queue,
@@ -216,8 +216,9 @@ class Queue:
                     await self._leases.end(record.queue, record.id, error)
             raise
 
-    async def _check_later(self, request: AnyRequest, tenant: Tenant) -> None:
-        """Check what a request waits for; raises InvalidRequest, JobNotFound, RelayUnavailable."""
+    async def _check(self, request: AnyRequest, tenant: Tenant) -> None:
+        """Check its images and parents; raises InvalidRequest, JobNotFound, RelayUnavailable."""
+        check_images(request, self._connection.settings)
         if later.is_later(request):
             later.check_time(request.not_before, self._connection.now())
             await self._parents.require(request, tenant)

@@ -6,14 +6,21 @@ the client's own list is read, newest first, `_SCAN_PAGE` ids a script call.
 """
 
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
 from contract import redis_keys
 from contract.errors import AmbiguousId, JobNotFound, NewerVersion
-from contract.jobs import AnyRequest, JobPage, JobRecord, ScheduledPage, any_request
+from contract.jobs import (
+    AnyRequest,
+    JobPage,
+    JobRecord,
+    JobSummary,
+    ScheduledPage,
+    any_request,
+)
 from contract.requests import Kind, disconnect_policy, disconnect_text
 from contract.result import Status
 from contract.tenants import DEFAULT_TENANT, Tenant
@@ -36,6 +43,9 @@ _IDS: Final = ("after", "after_any")
 _WRITTEN_APART: Final = frozenset(
     {"created_at", "metadata", "on_disconnect", "after", "after_any", "blocked", "target"}
 )
+_READ: Final = (*JobRecord.model_fields, "compacted")
+"""Fields of a record but its request, which may be large."""
+_LISTED: Final = tuple(JobSummary.model_fields)
 _PAGE = 100
 _LONGEST_SCAN = 5_000
 """Records that one page reads at most before it returns what matched."""
@@ -111,6 +121,9 @@ def requested(request: bytes) -> AnyRequest:
     try:
         return any_request.validate_json(request)
     except ValidationError as error:
+        if error.errors()[0]["type"] == "metadata":
+            # Of a version that did not bound it; the record has it, and no worker reads it.
+            return requested(json.dumps({**json.loads(request), "metadata": {}}).encode())
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise NewerVersion(
             f"the request is of a newer version of the fleet ({where} is not known here)"
@@ -139,7 +152,7 @@ class Records:
 
     async def get(self, job_id: str) -> JobRecord:
         """The record of a job; raises JobNotFound, RelayUnavailable."""
-        return from_hash(await self._hash(job_id, b"metadata"))
+        return from_hash(await self._hash(job_id, _READ, b"metadata"))
 
     async def get_for_tenant(self, job_id: str, tenant: Tenant) -> JobRecord:
         """The record of a job that this tenant may see: its own; an admin's sees any.
@@ -168,7 +181,8 @@ class Records:
 
     async def request(self, job_id: str) -> AnyRequest:
         """The request of a job; raises JobNotFound, NewerVersion, RelayUnavailable."""
-        return requested((await self._hash(job_id, b"request"))[b"request"])
+        names = ("id", "compacted", "request")
+        return requested((await self._hash(job_id, names, b"request"))[b"request"])
 
     async def state(self, job_id: str) -> JobState | None:
         """The fields of a job that every version writes alike; None without them or if damaged.
@@ -198,27 +212,24 @@ class Records:
             blocked is not None,
         )
 
-    async def _hash(self, job_id: str, needed: bytes) -> Hash:
-        """The fields of a record, also if compaction has moved the needed one to the log."""
-        fields: Hash = await self._connection.command("HGETALL", redis_keys.record(job_id))
+    async def _hash(self, job_id: str, names: Sequence[str], needed: bytes) -> Hash:
+        """These fields of a record, also if compaction has moved the needed one to the log."""
+        key = redis_keys.record(job_id)
+        fields = _fields(names, await self._connection.command("HMGET", key, *names))
         if b"id" not in fields:
             raise _no_job(job_id)
         if not _has_moved(needed, fields):
             return fields
-        (whole,) = await self._with_moved({job_id: fields})
+        whole = await self._with_moved(job_id, fields)
         if needed not in whole:
             raise _no_job(job_id)  # it has expired between the two reads
         return whole
 
-    async def _with_moved(self, records: Mapping[str, Hash]) -> list[Hash]:
-        """These records with the fields that compaction has moved to their logs."""
-        found = await self._connection.replies(
-            [("XRANGE", redis_keys.log(id), RECORD_ID, RECORD_ID) for id in records]
-        )
-        return [
-            {**fields, **record_fields(entries[0][1])} if entries else fields
-            for fields, entries in zip(records.values(), found, strict=True)
-        ]
+    async def _with_moved(self, job_id: str, fields: Hash) -> Hash:
+        """A record with the fields that compaction has moved to its log."""
+        words = ("XRANGE", redis_keys.log(job_id), RECORD_ID, RECORD_ID)
+        (entries,) = await self._connection.replies([words])
+        return {**fields, **record_fields(entries[0][1])} if entries else fields
 
     async def page(
         self,
@@ -298,7 +309,8 @@ class Records:
     ) -> AsyncGenerator[tuple[str, JobRecord | None]]:
         """Jobs of a sorted set by time, a bounded number, each with the cursor that follows it.
 
-        None in place of a record that has expired; raises RelayUnavailable.
+        They have no metadata: what is large is read of one job at a time. None in place of a
+        record that has expired; raises RelayUnavailable.
         """
         highest = f"({float(before)!r}" if before else "+inf"
         for _ in range(_LONGEST_SCAN // _PAGE):
@@ -308,27 +320,17 @@ class Records:
             rows = _scored(flat)
             if not rows:
                 return
-            records = await self._records([job_id for job_id, _ in rows])
+            records = await self._listed_records([job_id for job_id, _ in rows])
             for (_, score), record in zip(rows, records, strict=True):
                 highest = f"({score!r}"
                 yield repr(score), record
 
-    async def _records(self, ids: Sequence[str]) -> list[JobRecord | None]:
-        """The records of these jobs; None in place of one that has expired or cannot be read."""
+    async def _listed_records(self, ids: Sequence[str]) -> list[JobRecord | None]:
+        """What lists have of these jobs; None for one that has expired or cannot be read."""
         found = await self._connection.replies(
-            [("HGETALL", redis_keys.record(job_id)) for job_id in ids]
+            [("HMGET", redis_keys.record(job_id), *_LISTED) for job_id in ids]
         )
-        answers: list[Hash] = [fields or {} for fields in found]
-        moved = {
-            job_id: fields
-            for job_id, fields in zip(ids, answers, strict=True)
-            if _has_moved(b"metadata", fields)
-        }
-        whole = dict(zip(moved, await self._with_moved(moved), strict=True))
-        return [
-            self._listed(whole.get(job_id, fields))
-            for job_id, fields in zip(ids, answers, strict=True)
-        ]
+        return [self._listed(_fields(_LISTED, values or ())) for values in found]
 
     def _listed(self, fields: Hash) -> JobRecord | None:
         """A record for a list, which passes over what it cannot read."""
@@ -337,6 +339,12 @@ class Records:
         except NewerVersion as error:
             self._connection.pass_over(f"job {_id_in(fields)}", error)
             return None
+
+
+def _fields(names: Sequence[str], values: Sequence[bytes | None]) -> Hash:
+    """The fields that a record has, as HGETALL would return them."""
+    found = zip(names, values, strict=False)
+    return {name.encode(): value for name, value in found if value is not None}
 
 
 def _has_moved(field: bytes, fields: Hash) -> bool:

@@ -25,6 +25,10 @@ class RelaySettings(FleetSettings):
     quarter of the memory or less; readers notice nothing. 0: never."""
     log_cap_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 64 * 2**20
     """Bytes that one job may append to its log; more is a `failed` with `log_full`."""
+    max_images: Annotated[int, Field(ge=0, le=10_000)] = 100
+    """Images that the messages of a chat may have."""
+    max_images_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 48 * 2**20
+    """Bytes that these may have together, as files; those that a worker fetches count, too."""
     queue_limit: Annotated[int, Field(ge=1, le=_MOST_JOBS)] = 100_000
     """Jobs that may wait in one queue."""
     queue_limit_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] = 500_000_000

@@ -38,6 +38,7 @@ from workers.endpoints.endpoints import Endpoint, EndpointPool
 from workers.endpoints.prompt_places import home_of
 from workers.foreign_tasks import ForeignTasks
 from workers.host.container import PodCost
+from workers.image_fetch import ImageFetcher
 from workers.maintenance import Maintenance
 from workers.model_affinity import ModelAffinity
 from workers.request_fitting import RequestFitting
@@ -217,6 +218,11 @@ class WorkerLifetime:
             backend_type=self._config.type,
             moves=Moves(connection),
             addresses=len(self._config.each),
+            images=ImageFetcher(
+                most_bytes=connection.settings.max_images_bytes,
+                at_once_bytes=self._settings.images_at_once_bytes,
+                private=self._settings.private_images,
+            ),
         )
 
     @asynccontextmanager
@@ -276,7 +282,6 @@ class WorkerLifetime:
             sessions=sessions,
             affinity=ModelAffinity(self.slots, wakeups.set, self._models_stale),
             fitting=RequestFitting(
-                private_images=self._settings.private_images,
                 pass_image_urls=self._settings.pass_image_urls,
                 prompts={name: model.prompts or {} for name, model in self._config.models.items()},
             ),

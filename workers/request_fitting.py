@@ -29,15 +29,13 @@ class RequestFitting:
     def __init__(
         self,
         *,
-        private_images: bool = False,
         pass_image_urls: bool = False,
         prompts: Mapping[str, Mapping[Task, str]] = MappingProxyType({}),
     ) -> None:
-        """Start without a model; `private_images` and `pass_image_urls` are WorkerSettings'.
+        """Start without a model; `pass_image_urls` is WorkerSettings'.
 
         `prompts` are those of embedding models for tasks, by model.
         """
-        self.private_images = private_images
         self.pass_image_urls = pass_image_urls
         self._prompts = prompts
         self._ceilings: dict[str, int] = {}

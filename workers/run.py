@@ -27,7 +27,6 @@ from contract.errors import (
     FleetError,
     InternalError,
     LeaseLost,
-    LogFull,
     ModelMissing,
     NewerVersion,
     NotSupported,
@@ -88,7 +87,7 @@ from workers.backends.protocols import (
 )
 from workers.backends.vector_rows import unit_vectors
 from workers.continuation import Continuation, EarlierOutput, Fresh, Plan, plan
-from workers.image_fetch import with_images
+from workers.image_fetch import ImageFetcher
 from workers.request_fitting import RequestFitting, pulled
 from workers.retry import STAYS, Retry, falls_back, retry
 
@@ -146,6 +145,7 @@ class RunServices:
     moves: Moves
     addresses: int
     """Of the backend."""
+    images: ImageFetcher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,8 +233,18 @@ class Run:
         if isinstance(request, EmbedRequest):
             request = fitting.with_prompt(request)
         ignored = ungranted(request, self.backend)
-        request = await self._fitted(request)
-        answer = await self._continuation(request)
+        if isinstance(request, ChatRequest):
+            request = fitting.under_ceiling(request)
+            if self._has_images_to_fetch(request):
+                images, tenant = self.services.images, self.job.record.tenant
+                async with images.fetched(request, tenant) as fetched:
+                    return await self._answer_to(fetched, started_at, ignored)
+        return await self._answer_to(request, started_at, ignored)
+
+    async def _answer_to(
+        self, request: AnyRequest, started_at: float, ignored: tuple[str, ...]
+    ) -> Done:
+        fitting, answer = self.services.fitting, await self._continuation(request)
         try:
             return await self._publish(answer, started_at, ignored)
         except ModelMissing as error:
@@ -246,18 +256,12 @@ class Run:
             await self._append(loading)
             return await self._publish(answer, started_at, ignored)
 
-    async def _fitted(self, request: AnyRequest) -> AnyRequest:
-        """Return the request with `max_tokens` within its model's limit and its images fetched."""
-        if not isinstance(request, ChatRequest):
-            return request
-        request = self.services.fitting.under_ceiling(request)
+    def _has_images_to_fetch(self, request: ChatRequest) -> bool:
         if not any(message.images for message in request.messages):
-            return request
-        fitting, backend = self.services.fitting, self.backend
+            return False
+        backend = self.backend
         is_theirs = isinstance(backend, AcceptsImageUrls) and backend.accepts_image_urls
-        if fitting.pass_image_urls and is_theirs:
-            return request
-        return await with_images(request, private=fitting.private_images)
+        return not (self.services.fitting.pass_image_urls and is_theirs)
 
     async def _pull(self) -> None:
         record, services = self.job.record, self.services
@@ -304,9 +308,6 @@ class Run:
         return Done(finish_reason="length", usage=usage.model_copy(update={"partial": True}))
 
     async def _append(self, event: Event) -> None:
-        cap = self.services.connection.settings.log_cap_bytes
-        if self.attempt_log.size_bytes > cap:
-            raise LogFull(f"the answer is longer than FLEET_LOG_CAP_BYTES ({cap})")
         self.attempt_log.append(event)
         if isinstance(event, _LARGE):
             await self.attempt_log.flush()

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from contract.errors import InvalidSetting
 from contract.requests import Kind
-from contract.settings import DAY_S, YEARS_S, Seconds
+from contract.settings import DAY_S, MOST_BYTES, YEARS_S, Seconds
 from relay.settings import RelaySettings
 from telemetry.settings import MetricsSettings, TraceSettings, demand_key
 
@@ -53,6 +53,9 @@ class WorkerSettings(MetricsSettings, TraceSettings):
     """Failures in a row after which the circuit of an endpoint or model opens."""
     breaker_open_s: Seconds = 5
     """Seconds for which the circuit stays open; doubled each time it opens again, up to 60."""
+    images_at_once_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 128 * 2**20
+    """Bytes of fetched images, as files, that all chats of a worker hold at once; others wait for a
+    minute, then their jobs are tried again later. One tenant has half of it at most."""
     private_images: bool = False
     """Whether images of a chat may be fetched from addresses that are not public."""
     pass_image_urls: bool = False

@@ -11,6 +11,7 @@ from pydantic import Field
 from api_shim.http.problems import FieldError, Refusal
 from api_shim.submission.ignored_fields import IgnoredField, LenientModel
 from contract.errors import FleetError, InvalidRequest, NotSupported
+from contract.requests import LONGEST_METADATA
 
 
 class AnthropicRequestBody(LenientModel):
@@ -149,7 +150,7 @@ class OutputBody(AnthropicRequestBody):
 class UserBody(AnthropicRequestBody):
     """The client's name for its user."""
 
-    user_id: str | None = None
+    user_id: Annotated[str, Field(max_length=LONGEST_METADATA)] | None = None
     """Kept with the job, and sent to no backend. It names the conversation: Claude Code puts its
     session there."""
 

@@ -15,6 +15,7 @@ from api_shim.anthropic.schemas import anthropic_answers, anthropic_faults
 from api_shim.anthropic.stored_messages import Messages, MessageStore, StoredMessage, cursor_of
 from api_shim.dependencies import Dependencies, DropIn, Injected
 from api_shim.following.drop_in import AnswerStream, DropInCall, restarted
+from api_shim.following.long_answer import LongAnswer
 from api_shim.following.token_counts import TokenCount
 from api_shim.http.head import is_head
 from api_shim.http.json_body import JsonRoute
@@ -108,8 +109,8 @@ async def create(
         events = MessageEvents(facts, last_reset=known_reset)
         return call.stream(record, events, events.split_frames, shows_position=True)
     builder = MessageBuilder(facts)
-    await call.result(record, builder.add)
-    return _json(builder.message, call.headers)
+    await call.result(record, builder.add, marks=("content",))
+    return call.whole(_json(builder.message, call.headers))
 
 
 @router.post(
@@ -160,7 +161,9 @@ async def retrieve(
     stored = await store.find(id)
     headers = {**_FRESH, "X-Fleet-Job": stored.record.id}
     if not stream:
-        return _json((await store.replay(stored)).builder.message, headers)
+        long = LongAnswer(dependencies.log, stored.record.id)
+        replay = await store.replay(stored, long=long)
+        return long.whole(_json(replay.builder.message, headers))
     if is_head(request.scope):
         # A HEAD is safe: it must not register a follower, whose disconnect may cancel the job.
         return Response(headers=headers, media_type=MEDIA_TYPE)

@@ -15,6 +15,7 @@ from api_shim.anthropic.message_body import ThreadBody, TurnBody
 from api_shim.anthropic.message_request import EarlierTurns
 from api_shim.anthropic.turns import TurnReader
 from api_shim.dependencies import Dependencies, Injected
+from api_shim.following.long_answer import LongAnswer
 from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal
 from api_shim.submission.roster_cache import Pool
@@ -105,14 +106,20 @@ class MessageStore:
         messages = TurnReader(stored.request.messages).read(None, [turn]).messages
         return EarlierTurns(messages, stored.request.tools)
 
-    async def replay(self, stored: StoredMessage, after: EventId | None = None) -> MessageReplay:
+    async def replay(
+        self,
+        stored: StoredMessage,
+        after: EventId | None = None,
+        long: LongAnswer | None = None,
+    ) -> MessageReplay:
         """The message built from its log so far, for a client with this cursor.
 
-        Raises RelayUnavailable.
+        `long` makes the response of it. Raises RelayUnavailable.
         """
         builder, last_reset = MessageBuilder(stored.facts), None
         has_blocks = is_invalid = False
-        async with aclosing(self._dependencies.log.read(stored.record.id)) as pages:
+        log = self._dependencies.log.read(stored.record.id)
+        async with aclosing(log if long is None else long.of(log)) as pages:
             async for frames in pages:
                 for frame in frames:
                     is_received = after is not None and frame.id is not None and frame.id <= after

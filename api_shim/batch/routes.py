@@ -32,6 +32,7 @@ from contract.batches import (
 )
 from contract.errors import UnknownFile
 from contract.events import Usage
+from contract.requests import Metadata
 from contract.tenants import Tenant
 from relay.batches import no_batch
 from relay.scheduling.later import check_time
@@ -61,7 +62,7 @@ class BatchBody(LenientModel):
     """The URL of all of its requests."""
     completion_window: str = "24h"
     """A number and s, m, h or d; requests that are not done by then fail."""
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    metadata: Metadata | None = None
     output_expires_after: ExpiresAfter | None = None
 
 

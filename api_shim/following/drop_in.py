@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from api_shim.following.answering_model import AnsweringModel
 from api_shim.following.event_stream import CLOSE_TIMEOUT_S, send_body
+from api_shim.following.long_answer import LongAnswer
 from api_shim.following.queue_position import Pages, QueuePositions
 from api_shim.following.shutdown import CallEnding, OpenCalls
 from api_shim.http.problems import Problem, Refusal, problem_of, status_of
@@ -205,6 +206,7 @@ class DropInCall:
         self._ignored: list[str] = []
         self._answering: AnsweringModel | None = None
         """Of a job whose model is an alias."""
+        self._long: LongAnswer | None = None
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -255,16 +257,24 @@ class DropInCall:
         return tuple(each for each in wanted if each not in granted and each not in _OF_A_MODEL)
 
     async def result(
-        self, record: JobRecord, on_event: Callable[[Frame], object] | None = None
+        self,
+        record: JobRecord,
+        on_event: Callable[[Frame], object] | None = None,
+        *,
+        marks: tuple[str, ...] = (),
     ) -> Result:
         """The result when the job is done; `on_event` is called with every event of the log.
 
+        `marks` are fields of a delta whose text the response has unchanged: that of a long answer
+        may be a mark, and `whole` must make the response.
         Raises Refusal for any other end (statuses as in `refusal_of`; 408 `caller_left`, 503
         `shim_stopping`), and FleetError.
         """
         answer = Fold()
+        self._long = LongAnswer(self._services.log, record.id, marks)
         async with self._follower(record):
-            reading = _read(self._pages(record), answer, on_event, self._answering)
+            pages = self._long.of(self._pages(record))
+            reading = _read(pages, answer, on_event, self._answering)
             ending = await self._services.open_calls.run(reading, self._receive)
         if ending is CallEnding.SHUTDOWN:
             raise _stopping(self.headers)
@@ -279,6 +289,10 @@ class DropInCall:
             raise refusal_of(end, self.headers)
         self.add_ignored(result.ignored)
         return result
+
+    def whole(self, response: Response) -> Response:
+        """The response of a whole answer, with the text in place of its marks."""
+        return response if self._long is None else self._long.whole(response)
 
     def stream(
         self,

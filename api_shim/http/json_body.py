@@ -19,12 +19,14 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
-from api_shim.bodies.body_budget import WAIT_S, BodyBudget
 from api_shim.bodies.json_scan import LARGE_BYTES, ONE_REQUEST, JsonBounds, TooMuch, demand_bounds
 from api_shim.http.problems import Refusal, error_response
 from contract.errors import PayloadTooLarge
+from relay.admission.byte_budget import ByteBudget
 
 _MEBIBYTE: Final = 2**20
+_WAIT_S: Final = 10.0
+"""For room for a large body; then it is refused."""
 _RETRY_AFTER_S: Final = 2.0
 
 
@@ -66,7 +68,7 @@ class BodyLimit:
         self._app = app
         self._usual = Limit(max_bytes, "FLEET_MAX_BODY_BYTES")
         self._by_path = by_path or {}
-        self._budget = BodyBudget(budget_bytes)
+        self._budget = ByteBudget(budget_bytes, _WAIT_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the request, counting the bytes of its body."""
@@ -101,7 +103,7 @@ class _CountedBody:
         self,
         receive: Receive,
         limit: Limit,
-        budget: BodyBudget | None,
+        budget: ByteBudget | None,
         size_bytes: int,
         holder: str,
     ) -> None:
@@ -129,14 +131,14 @@ class _CountedBody:
                 await self._hold(self._budget)
         return message
 
-    async def _hold(self, budget: BodyBudget) -> None:
+    async def _hold(self, budget: ByteBudget) -> None:
         try:
             await budget.take(self._size_bytes, self._holder)
         except TimeoutError:
             raise Refusal(
                 "too_many_bodies",
                 f"This shim reads so many large bodies that there was no room for this one within "
-                f"{WAIT_S:g} s: retry, send them one after the other, or raise "
+                f"{_WAIT_S:g} s: retry, send them one after the other, or raise "
                 "FLEET_MAX_BODIES_BYTES.",
                 status=503,
                 retryable=True,

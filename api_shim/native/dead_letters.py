@@ -16,7 +16,15 @@ from api_shim.native.jobs import JobId, check_cursor, checked_id, json_response
 from api_shim.submission.submission import Submission, accepted
 from contract.aliases.parameters import applied
 from contract.errors import JobNotFound
-from contract.jobs import DeadMessages, DeadPage, DeadPurged, DeadView, JobAccepted, JobRecord
+from contract.jobs import (
+    DeadMessages,
+    DeadPage,
+    DeadPurged,
+    DeadView,
+    JobAccepted,
+    JobRecord,
+    JobSummary,
+)
 from contract.requests import Kind
 from contract.tenants import Tenant
 from relay.api_keys import ApiKeyTable
@@ -114,7 +122,7 @@ async def retry(id: JobId, dependencies: Injected, caller: Caller) -> Response:
     return accepted(again.record, again.place, headers)
 
 
-async def retried(dependencies: Dependencies, caller: Tenant, record: JobRecord) -> Retried:
+async def retried(dependencies: Dependencies, caller: Tenant, record: JobSummary) -> Retried:
     """Retry a dead letter for its tenant.
 
     Raises NotDead, JobNotFound, QueueFull, RelayUnavailable, and as `check_retry`.
@@ -124,7 +132,7 @@ async def retried(dependencies: Dependencies, caller: Tenant, record: JobRecord)
     return await dependencies.dead_letters.retry(record, owner)
 
 
-async def check_retry(dependencies: Dependencies, caller: Tenant, record: JobRecord) -> None:
+async def check_retry(dependencies: Dependencies, caller: Tenant, record: JobSummary) -> None:
     """Check that a worker serves the request of a dead letter; raises FleetError, Refusal."""
     if record.dead_at is not None and record.retried_as is None:
         request = applied(await dependencies.records.request(record.id), record.target)
@@ -165,7 +173,7 @@ async def _dead(dependencies: Dependencies, caller: Tenant, job_id: str) -> JobR
     return record
 
 
-async def _owner(dependencies: Dependencies, caller: Tenant, record: JobRecord) -> Tenant:
+async def _owner(dependencies: Dependencies, caller: Tenant, record: JobSummary) -> Tenant:
     """The tenant of a job, with its weight and bounds."""
     if record.tenant == caller.name:
         return caller

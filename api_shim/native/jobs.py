@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from api_shim.dependencies import Dependencies, Injected
+from api_shim.following.long_answer import LongAnswer
 from api_shim.following.shutdown import CallEnding
 from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal, documented
@@ -16,7 +17,7 @@ from contract.events import LAST_WORDS
 from contract.jobs import AnyRequest, JobPage, JobRecord, JobView, ScheduledPage
 from contract.redis_keys import JOB_ID_BEGINNING
 from contract.requests import Kind
-from contract.result import Result, Status
+from contract.result import Fold, Result, Status
 from contract.wire import WireModel
 from relay.scheduling.later import shown
 
@@ -149,7 +150,9 @@ async def get(
             if await dependencies.open_calls.run(waiting, request.receive) is CallEnding.FINISHED:
                 follower.returns()
         record = await dependencies.records.get(record.id)
-    return json_response(await _view(dependencies, record, with_result=result), record.id)
+    long = LongAnswer(dependencies.log, record.id, ("content", "thinking"))
+    view = await _view(dependencies, record, long if result else None)
+    return long.whole(json_response(view, record.id))
 
 
 class JobRequest(WireModel):
@@ -197,13 +200,19 @@ async def _until_the_end(dependencies: Dependencies, job_id: str, wait_s: float)
                 pass
 
 
-async def _view(dependencies: Dependencies, record: JobRecord, *, with_result: bool) -> JobView:
+async def _view(dependencies: Dependencies, record: JobRecord, long: LongAnswer | None) -> JobView:
+    """The job, with the result that `long` sends, if it is given."""
     place = await dependencies.positions.place(record)
     record = shown(record, dependencies.connection.now())
-    if with_result:
-        result = await dependencies.log.result(record.id)
-    else:
+    if long is None:
         result = Result(status=record.status, attempt=record.attempt)
+    else:
+        answer = Fold()
+        async with aclosing(long.of(dependencies.log.read(record.id))) as pages:
+            async for frames in pages:
+                for frame in frames:
+                    answer.add_frame(frame)
+        result = answer.result
     return JobView(
         **dict(record),
         position=place.position,

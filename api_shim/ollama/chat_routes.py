@@ -87,7 +87,8 @@ async def _generate(
     record = await call.submit(job, body)
     if body.is_streamed:
         return call.stream(record, ChatResponseLines(model, shape))
-    return json(response_body(model, shape, await call.result(record)), call)
+    result = await call.result(record, marks=("content", "thinking"))
+    return call.whole(json(response_body(model, shape, result), call))
 
 
 async def _load_or_unload(

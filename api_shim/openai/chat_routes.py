@@ -46,9 +46,9 @@ async def chat(
     if body.stream:
         chunks = chat_response.ChatChunks(head, with_usage=body.with_usage)
         return call.stream(record, chunks)
-    result = await call.result(record)
+    result = await call.result(record, marks=("content", "thinking"))
     head = ResponseHead.of(call.answered(record))
-    return json_response(chat_response.response_body(head, result), call.headers)
+    return call.whole(json_response(chat_response.response_body(head, result), call.headers))
 
 
 @router.post(
@@ -67,9 +67,9 @@ async def completion(
     if body.stream:
         chunks = completions.CompletionChunks(head, with_usage=body.with_usage, echoed_prompt=echo)
         return call.stream(record, chunks)
-    result = await call.result(record)
+    result = await call.result(record, marks=("content",))
     head = ResponseHead.of(call.answered(record))
-    return json_response(completions.response_body(head, result, echo), call.headers)
+    return call.whole(json_response(completions.response_body(head, result, echo), call.headers))
 
 
 @router.post(

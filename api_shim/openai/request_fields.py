@@ -5,16 +5,16 @@ fields are refused.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from api_shim.http.problems import FieldError, Refusal, message_of
 from api_shim.submission.ignored_fields import LenientModel
 from contract.chat import ImagePart
 from contract.errors import FleetError, InvalidRequest, NotSupported
 from contract.images import normalized
-from contract.requests import Priority, Request
+from contract.requests import LONGEST_METADATA, MOST_METADATA, Metadata, Priority, Request
 
 AnyKind = TypeVar("AnyKind", bound=Request)
 
@@ -38,8 +38,6 @@ _NAMES: Final[Mapping[str, str]] = {
     "tokens": "input",
 }
 """OpenAI's names for fields of the contract, where they differ."""
-_MOST_METADATA: Final = 16
-"""Entries of a job's metadata at most."""
 
 
 class OpenAIRequestBody(LenientModel):
@@ -57,9 +55,9 @@ class OpenAIRequest(OpenAIRequestBody):
     """`priority` goes first, `flex` last (a job of priority batch); the response has the actual
     tier.
     """
-    user: str | None = None
+    user: Annotated[str, Field(max_length=LONGEST_METADATA)] | None = None
     """The client's name for its user; kept with the job, and sent to no backend."""
-    metadata: dict[str, Any] | None = None
+    metadata: Metadata | None = None
     """The client's own notes; they are returned with the job's record."""
 
     @property
@@ -123,8 +121,8 @@ def build_request(kind: type[AnyKind], body: OpenAIRequest, **fields: Any) -> An
         raise invalid_field(".".join(path) or "body", message_of(first)) from None
 
 
-def _metadata(body: OpenAIRequest) -> dict[str, Any] | None:
+def _metadata(body: OpenAIRequest) -> dict[str, str] | None:
     metadata = dict(body.metadata or {})
-    if body.user is not None and len(metadata) < _MOST_METADATA:
+    if body.user is not None and len(metadata) < MOST_METADATA:
         metadata.setdefault("user", body.user)
     return metadata or None

@@ -3,8 +3,11 @@
 from typing import Final
 
 from contract import redis_keys
+from contract.chat import ChatRequest
 from contract.conversations import ConversationPolicy, turn_of
+from contract.errors import InvalidRequest
 from contract.events import Queued
+from contract.images import inline_bytes
 from contract.jobs import AnyRequest, JobRecord
 from contract.tenants import DEFAULT_TENANT, Tenant
 from contract.wire import VERSION, encode
@@ -18,6 +21,24 @@ from telemetry.trace_context import current_trace
 
 FIRST_FOLLOW_S: Final = 15.0
 """Seconds that the first follower has at least: a short lease cancels no job of a slow client."""
+
+
+def check_images(request: AnyRequest, settings: RelaySettings) -> None:
+    """Check how many images the messages have, and how large they are; raises InvalidRequest."""
+    if not isinstance(request, ChatRequest):
+        return
+    images = [image for message in request.messages for image in message.images]
+    if len(images) > settings.max_images:
+        raise InvalidRequest(
+            f"messages: they have {len(images)} images, and may have {settings.max_images} "
+            "(FLEET_MAX_IMAGES): send fewer, or several requests"
+        )
+    size_bytes = sum(map(inline_bytes, images))
+    if size_bytes > settings.max_images_bytes:
+        raise InvalidRequest(
+            f"messages: their images have {size_bytes} bytes, and may have "
+            f"{settings.max_images_bytes} (FLEET_MAX_IMAGES_BYTES): send fewer or smaller ones"
+        )
 
 
 def new_record(

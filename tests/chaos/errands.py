@@ -239,7 +239,7 @@ def errands(dice: random.Random, seconds: float, per_s: float, *, with_real: boo
         (make,) = dice.choices(list(weights), list(weights.values()))
         number = len(made)
         path, body, answer = make(dice, number)
-        body = {"max_attempts": ATTEMPTS, **body, "metadata": {"errand": number}}
+        body = {"max_attempts": ATTEMPTS, **body, "metadata": {"errand": str(number)}}
         body["priority"] = dice.choice(["interactive", "standard", "standard"])
         cancels = _cancels(dice) if answer.statuses == {"cancelled"} else ()
         errand = Errand(number, at_s, make.__name__, path, body, answer, _visits(dice), cancels)

@@ -112,7 +112,7 @@ async def _job(cast: Cast, record: JobRecord) -> Job:
     return Job(
         record.id,
         record.status,
-        record.metadata.get("errand"),
+        int(errand) if (errand := record.metadata.get("errand")) else None,
         record.tries,
         tuple(frames),
         is_compacted=bool(await cast.relay.connection.command("HEXISTS", key, "compacted")),

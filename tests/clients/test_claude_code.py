@@ -76,7 +76,8 @@ def test_its_conversation_is_a_job_for_each_turn(at: Fleet, tmp_path: Path) -> N
 
     new = [job for job in _jobs(at) if job["id"] not in before]
     assert [job["status"] for job in new] == ["done", "done"]
-    assert all("session_id" in job["metadata"]["user_id"] for job in new)
+    whole = [httpx.get(f"{at.url}/api/v1/jobs/{job['id']}").json() for job in new]
+    assert all("session_id" in job["metadata"]["user_id"] for job in whole)
     assert {job["priority"] for job in new} == {"interactive"}
 
 

@@ -28,7 +28,7 @@ def test_a_request_survives_the_wire() -> None:
         response_format={"type": "json_schema", "schema": {"const": None}},
         tool_choice={"name": "f"},
         messages=[{"role": "user", "content": [{"type": "image", "image": "iVBORw0KGgo="}]}],
-        metadata={"nothing": None},
+        metadata={"nothing": ""},
     )
 
     assert request == any_request.validate_json(encode(request))
@@ -46,6 +46,11 @@ def test_a_request_survives_the_wire() -> None:
         {"deadline_s": 0},
         {"backend": "Not A Name"},
         {"think": "a lot"},
+        {"metadata": {str(number): "" for number in range(17)}},
+        {"metadata": {"k" * 65: "v"}},
+        {"metadata": {"k": "v" * 513}},
+        {"metadata": {"k": {"nested": "v"}}},
+        {"metadata": {"k": 7}},
     ],
     ids=lambda wrong: next(iter(wrong)),
 )
@@ -54,6 +59,21 @@ def test_a_wrong_field_is_refused_by_name(wrong: dict[str, Any]) -> None:
         chat(**wrong)
 
     assert next(iter(wrong)) == caught.value.errors()[0]["loc"][0]
+
+
+def test_the_longest_metadata_is_taken() -> None:
+    most = {f"{number:064}": "🦜" * 512 for number in range(16)}
+
+    assert chat(metadata=most).metadata == most
+
+
+def test_metadata_has_one_error_however_much_of_it_is_wrong() -> None:
+    with pytest.raises(ValidationError) as caught:
+        chat(metadata={f"{number}": {} for number in range(100_000)})
+
+    (error,) = caught.value.errors()
+    assert error["loc"] == ("metadata",)
+    assert "16 keys of 64 characters, with strings of 512" in error["msg"]
 
 
 def test_every_kind_has_a_request_and_is_a_capability() -> None:

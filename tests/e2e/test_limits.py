@@ -39,11 +39,12 @@ async def test_an_answer_that_is_too_long_fails_and_keeps_its_output(
                 frames = await relay.frames(record.id)
             await server.seen.until(lambda seen: seen.open == 0, limit_s=1.0)
 
-        said_bytes = sum(len(frame.to_wire()) for frame in frames)
+        said_bytes = sum(len(frame.to_wire()) for frame in frames[:-1])
         assert (frames[-1].event.code, frames[-1].event.retryable) == ("log_full", False)
         assert "FLEET_LOG_CAP_BYTES (20000)" in frames[-1].event.message
         assert [frame.id.seq for frame in frames] == list(range(len(frames)))
-        assert said_bytes > 20_000
+        assert said_bytes < 20_500  # with what was there before the attempt
+        assert said_bytes > 18_000 or request_ is VECTORS  # of which one event may be larger
 
 
 async def test_the_cap_is_the_jobs_and_not_each_attempts(redis_url: str, tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ DAMAGE: dict[str, Sequence[Sequence[str | bytes]]] = {
     "text": [("DEL",), ("SET", "garbage")],
     "list": [("DEL",), ("RPUSH", "garbage")],
     "no UTF-8": [("HSET", "model", b"\xff\xfe")],
-    "no JSON": [("HSET", "metadata", "{")],
     "no time": [("HSET", "created_at", "soon")],
     "no number": [("HSET", "attempt", "many")],
     "no queue": [("HDEL", "queue")],
@@ -48,6 +47,18 @@ async def test_the_other_jobs_are_listed_and_started(
 
     assert len(named) == 1
     assert {job.record.id for job in started if job is not None} == others
+
+
+async def test_a_job_with_damaged_metadata_does_not_run_but_is_listed(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        damaged, good = await relay.enqueue(), await relay.enqueue()
+        await relay.connection.command("HSET", redis_keys.record(damaged), "metadata", "{")
+
+        page = await relay.records.page(visible_to=ADMIN)
+        started = [await relay.start_next(QUEUE, "w1") for _ in range(2)]
+
+    assert {job.id for job in page.jobs} == {damaged, good}
+    assert [job.record.id for job in started if job is not None] == [good]
 
 
 @pytest.mark.parametrize("how", DAMAGE)

@@ -19,7 +19,7 @@ from relay.queue import Once
 from relay.scripts import queues
 from relay.scripts.jobs import HeldKey
 
-ASK = chat("once", metadata={"a": 1, "b": 2})
+ASK = chat("once", metadata={"a": "1", "b": "2"})
 
 
 def key(request: Any = ASK, tenant: str = "default", value: str = "order-17") -> Key:
@@ -35,7 +35,7 @@ async def make_due(relay: Relay) -> None:
 
 
 def test_the_order_of_fields_does_not_change_a_key() -> None:
-    turned = chat("once", metadata={"b": 2, "a": 1})
+    turned = chat("once", metadata={"b": "2", "a": "1"})
 
     assert key() == key(turned)
     assert key().fingerprint != key(chat("twice")).fingerprint
@@ -45,7 +45,7 @@ def test_the_order_of_fields_does_not_change_a_key() -> None:
 def test_an_explicit_default_is_the_same_request() -> None:
     said = type(ASK)(
         model="m", messages=(Message(role="user", content="once"),), max_attempts=3,
-        metadata={"a": 1, "b": 2},
+        metadata={"a": "1", "b": "2"},
     )  # fmt: skip
 
     assert key() == key(said)

@@ -22,6 +22,20 @@ async def newer(relay: Relay, job: str) -> None:
     )  # fmt: skip
 
 
+async def test_a_job_with_metadata_that_an_older_version_took_still_runs(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job, nested = await relay.enqueue(), {"a": {"b": [1]}}
+        record = redis_keys.record(job)
+        request = json.loads(await relay.connection.command("HGET", record, "request"))
+        await relay.connection.command(
+            "HSET", record, "request", json.dumps({**request, "metadata": nested}),
+            "metadata", json.dumps(nested),
+        )  # fmt: skip
+
+        assert (await relay.records.request(job)).metadata == {}
+        assert (await relay.records.get(job)).metadata == nested
+
+
 async def test_an_expired_lease_on_a_newer_job_is_taken_back(redis_url: str) -> None:
     async with relay_on(redis_url, lease_s=0.05) as relay:
         job = await relay.enqueue()

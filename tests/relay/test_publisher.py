@@ -2,8 +2,11 @@
 
 import asyncio
 
+import pytest
 from support.relay import relay_on
 
+from contract import redis_keys
+from contract.errors import LogFull
 from contract.events import Cancelled, Delta, Done, LogProb, ToolCallDelta, Usage
 from contract.result import fold
 from relay.publisher import joined
@@ -80,3 +83,59 @@ async def test_all_attempts_together_have_a_bound_while_redis_is_silent(redis_ur
             for each in attempt_logs:
                 await each.flush()
         assert relay.publisher.waiting_attempts == 0
+
+
+async def test_a_log_has_no_more_bytes_than_its_cap_however_large_its_events(
+    redis_url: str,
+) -> None:
+    async with relay_on(redis_url, log_cap_bytes=1_000_000) as relay:
+        job = await relay.enqueue()
+        attempt_log = relay.attempt_log(await relay.claim())
+        with pytest.raises(LogFull, match="FLEET_LOG_CAP_BYTES"):  # noqa: PT012 - one of them
+            for _ in range(1200):  # without a pause for the publisher
+                attempt_log.append(Delta(content="\n" * 50_000))
+        attempt_log.append(Done())
+        await attempt_log.flush()
+        frames = await relay.frames(job)
+
+    assert 800_000 < sum(len(frame.to_wire()) for frame in frames) <= 1_000_500
+    assert frames[-1].type == "done"
+
+
+async def test_an_attempt_with_large_events_waits_after_few_of_them(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        await relay.enqueue()
+        attempt_log = relay.attempt_log(await relay.claim())
+        count = 0
+        while not attempt_log.must_wait:
+            attempt_log.append(Delta(content="x" * 1_000_000))
+            count += 1
+
+        assert count < 40
+        async with asyncio.timeout(5):
+            await attempt_log.wait_for_room()
+            await attempt_log.flush()
+
+
+async def test_what_waits_counts_as_nothing_once_it_is_written(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        await relay.enqueue()
+        attempt_log = relay.attempt_log(await relay.claim())
+        for count in range(5000):  # so many that the publisher joins them
+            attempt_log.append(Delta(content=f"{count} "))
+        await attempt_log.flush()
+
+        assert (attempt_log.unsent, attempt_log.unsent_bytes) == (0, 0)
+
+
+async def test_a_terminal_event_is_read_without_the_large_answer_before_it(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        attempt_log = relay.attempt_log(await relay.claim())
+        attempt_log.append(Delta(content="x" * 100_000))
+        attempt_log.append(Done())
+        await attempt_log.flush()
+        log = redis_keys.log(job)
+        ((_, fields),) = await relay.connection.command("XREVRANGE", log, "+", "-", "COUNT", 1)
+
+    assert len(fields[b"f"]) < 1000

@@ -5,6 +5,7 @@ from support.relay import Relay, relay_on
 
 from contract import redis_keys
 from contract.errors import AmbiguousId, JobNotFound
+from contract.events import Delta
 from contract.tenants import Tenant
 from relay import records as job_records
 from relay.records import Records
@@ -101,3 +102,27 @@ async def test_a_beginning_of_very_many_stops_early(redis_url: str) -> None:
 
         with pytest.raises(AmbiguousId, match=r"^30 or more"):
             await Records(relay.connection).get_for_tenant("abcd", MINE)
+
+
+async def _read_bytes(relay: Relay) -> int:
+    """What Redis has sent so far."""
+    stats = await relay.connection.command("INFO", "stats")
+    return int(stats["total_net_output_bytes"])
+
+
+async def test_lists_and_records_are_read_without_requests_and_answers(redis_url: str) -> None:
+    async with relay_on(redis_url, compact_after_s=0) as relay:
+        for number in range(10):
+            job = await relay.enqueue("x" * 2**20, metadata={"note": f"{number}" * 500})
+            await relay.run(await relay.claim(), Delta(content="y" * 2**20))
+        before = await _read_bytes(relay)
+        page = await relay.records.page(visible_to=ADMIN)
+        listed = await _read_bytes(relay)
+        record = await relay.records.get(job)
+        read = await _read_bytes(relay)
+
+    assert len(page.jobs) == 10
+    assert "note" not in page.model_dump_json()
+    assert record.metadata == {"note": "9" * 500}
+    assert listed - before < 50_000
+    assert read - listed < 10_000

@@ -11,16 +11,25 @@ from aiohttp.resolver import ThreadedResolver
 
 from contract.chat import ChatRequest, ImagePart, Message, TextPart
 from contract.errors import (
+    BackendBusy,
     BackendRejected,
     NotSupported,
 )
 from outbound import public_web
 from outbound.public_web import is_public
 from workers import image_fetch
-from workers.image_fetch import with_images
+from workers.image_fetch import ImageFetcher
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(30)
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(30)
+
+
+async def with_images(
+    request: ChatRequest, *, private: bool = False, most_bytes: int = 2**26
+) -> ChatRequest:
+    fetcher = ImageFetcher(most_bytes=most_bytes, at_once_bytes=2**27, private=private)
+    async with fetcher.fetched(request, "a") as fetched:
+        return fetched
 
 
 def chat_request(*images: str) -> ChatRequest:
@@ -131,14 +140,41 @@ async def test_a_redirect_to_a_url_with_a_password_is_refused_without_repeating_
     assert "secret" not in str(refused.value)
 
 
-async def test_the_images_of_a_request_are_bounded_together(
+async def test_the_images_of_a_request_are_bounded_together() -> None:
+    async with server() as url:
+        two, three = chat_request(*[f"{url}/image"] * 2), chat_request(*[f"{url}/image"] * 3)
+        # An image of 38 bytes is some 55 characters with its head.
+        await with_images(two, private=True, most_bytes=120)
+        with pytest.raises(BackendRejected, match="more bytes than FLEET_MAX_IMAGES_BYTES"):
+            await with_images(three, private=True, most_bytes=120)
+
+
+async def test_images_of_all_chats_share_a_room_that_no_tenant_has_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(image_fetch, "REQUEST_BYTES", 150)  # two of some 75 characters, not three
+    monkeypatch.setattr(image_fetch, "_ROOM_S", 0.05)
+    fetcher = ImageFetcher(most_bytes=1000, at_once_bytes=2000, private=True)
     async with server() as url:
-        await with_images(chat_request(*[f"{url}/image"] * 2), private=True)
-        with pytest.raises(BackendRejected, match="all images of a request may have 150 bytes"):
-            await with_images(chat_request(*[f"{url}/image"] * 3), private=True)
+        one = chat_request(f"{url}/image")
+        async with fetcher.fetched(one, "a"):
+            held = fetcher.memory.held_bytes
+            await fetcher.memory.take(1000 - held, "a")
+            with pytest.raises(BackendBusy, match="FLEET_IMAGES_AT_ONCE_BYTES"):
+                async with fetcher.fetched(one, "a"):
+                    pass
+            async with fetcher.fetched(one, "b"):
+                pass
+
+    assert 0 < held < 100
+
+
+async def test_a_fetch_that_fails_holds_nothing() -> None:
+    fetcher = ImageFetcher(most_bytes=1000, at_once_bytes=2000, private=True)
+    with pytest.raises(BackendRejected):
+        async with fetcher.fetched(chat_request("http://127.0.0.1:1/x"), "a"):
+            pass
+
+    assert fetcher.memory.held_bytes == 0
 
 
 async def test_the_connection_goes_to_the_address_that_was_checked(

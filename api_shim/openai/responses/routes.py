@@ -73,8 +73,8 @@ async def create(
     if body.background:
         return await _as_it_stands(response, store, call.headers)
     builder = ResponseBuilder(response.facts)
-    await call.result(record, lambda frame: list(builder.add(frame)))
-    return json_response(builder.response, call.headers)
+    await call.result(record, lambda frame: list(builder.add(frame)), marks=("content",))
+    return call.whole(json_response(builder.response, call.headers))
 
 
 @router.post(
@@ -124,10 +124,10 @@ async def retrieve(
 ) -> Response:
     """Retrieve a response as it is now, or stream it from any event on; while it is stored."""
     response = await store.find(id)
-    replay = await store.replay(response)
     headers = {"X-Fleet-Job": response.record.id}
     if not stream:
-        return _json(replay.builder.response, headers)
+        return await _as_it_stands(response, store, headers)
+    replay = await store.replay(response)
     if is_head(request.scope):
         # A HEAD is safe: it must not register a follower, whose disconnect may cancel the job.
         return Response(headers={**_FRESH, **headers}, media_type=MEDIA_TYPE)
@@ -212,7 +212,9 @@ async def list_input_items(
 async def _as_it_stands(
     response: StoredResponse, store: ResponseStore, headers: Mapping[str, str]
 ) -> Response:
-    return _json((await store.replay(response)).builder.response, headers)
+    long = store.long_answer(response)
+    replay = await store.replay(response, long)
+    return long.whole(_json(replay.builder.response, headers))
 
 
 def _json(value: Any, headers: Mapping[str, str]) -> Response:

@@ -10,6 +10,7 @@ from typing import Annotated, Final, NamedTuple
 from fastapi import Depends
 
 from api_shim.dependencies import Dependencies, Injected
+from api_shim.following.long_answer import LongAnswer
 from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal
 from api_shim.openai.request_fields import invalid_field
@@ -85,10 +86,15 @@ class ResponseStore:
             )
         return found
 
-    async def replay(self, stored: StoredResponse) -> Replay:
-        """The response built from its log so far; raises RelayUnavailable."""
+    def long_answer(self, stored: StoredResponse) -> LongAnswer:
+        """What makes the HTTP response of a response whose text may be long."""
+        return LongAnswer(self._dependencies.log, stored.record.id)
+
+    async def replay(self, stored: StoredResponse, long: LongAnswer | None = None) -> Replay:
+        """The response built from its log so far, for `long` if given; raises RelayUnavailable."""
         builder, last_reset = ResponseBuilder(stored.facts), None
-        async with aclosing(self._dependencies.log.read(stored.record.id)) as pages:
+        log = self._dependencies.log.read(stored.record.id)
+        async with aclosing(log if long is None else long.of(log)) as pages:
             async for frames in pages:
                 for frame in frames:
                     for _ in builder.add(frame):

@@ -8,7 +8,7 @@ import typer
 from pydantic import ValidationError
 
 from contract.events import BEGINNING, EventId
-from contract.jobs import JobRecord, JobView
+from contract.jobs import JobSummary, JobView
 from contract.requests import Kind
 from contract.result import Status
 from contract.wire import WireModel, encode
@@ -69,7 +69,7 @@ class JobFilter(WireModel):
 async def _list(terminal: Terminal, url: str | None, wanted: JobFilter, most: int | None) -> Exit:
     async with AsyncClient(url) as fleet:
 
-        async def page(limit: int, before: str | None) -> tuple[Sequence[JobRecord], str | None]:
+        async def page(limit: int, before: str | None) -> tuple[Sequence[JobSummary], str | None]:
             found = await fleet.jobs(**dict(wanted), limit=limit, before=before)
             return found.jobs, found.next
 
@@ -80,7 +80,7 @@ async def _list(terminal: Terminal, url: str | None, wanted: JobFilter, most: in
     return Exit.OK
 
 
-def _row(record: JobRecord) -> tuple[object, ...]:
+def _row(record: JobSummary) -> tuple[object, ...]:
     return (
         Id(record.id), record.status, record.queue, record.model, record.tries,
         Ago(record.created_at),

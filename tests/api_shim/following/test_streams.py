@@ -115,6 +115,26 @@ async def test_the_response_that_is_not_streamed_has_the_same_text(
         assert await asking == TEXT
 
 
+@TEXTS
+async def test_a_long_response_that_is_not_streamed_has_all_of_it(
+    surface: Surface, shim: str, redis_url: str
+) -> None:
+    words = [f"{number} ".ljust(60_000, "é") for number in range(40)]
+    async with on(shim, redis_url) as at:
+        asking = asyncio.create_task(surface.whole(at.http, "hello"))
+        claim = await claimed(at, surface)
+        await at.relay.run(claim, *surface.answer(*words))
+        told = await asking
+        again = [
+            await at.http.get(f"{surface.path}/{id}_{claim.record.id}", headers=surface.headers)
+            for id in ("resp", "msg")
+            if surface.path in {"/v1/responses", "/v1/messages"}
+        ]
+
+    assert told == "".join(words)
+    assert all(surface.text_of(each.json()) == told for each in again if each.status_code == 200)
+
+
 @SURFACE
 async def test_a_request_that_cannot_be_served_has_a_status_and_the_surfaces_error(
     surface: Surface, shim: str, redis_url: str

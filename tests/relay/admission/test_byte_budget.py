@@ -1,15 +1,14 @@
-"""Room for large bodies is handed out in order, and no key has all of it."""
+"""Room for what is large is handed out in order, and no key has all of it."""
 
 import asyncio
 
 import pytest
 
-from api_shim.bodies import body_budget
-from api_shim.bodies.body_budget import BodyBudget
+from relay.admission.byte_budget import ByteBudget
 
 
 async def test_who_finds_no_room_waits_for_it() -> None:
-    budget = BodyBudget(100)
+    budget = ByteBudget(100, 5)
     await budget.take(80, "")
     waiting = [asyncio.create_task(budget.take(size, "")) for size in (50, 50, 10)]
     await asyncio.sleep(0)
@@ -24,14 +23,14 @@ async def test_who_finds_no_room_waits_for_it() -> None:
 
 
 async def test_a_body_larger_than_all_of_it_passes_alone() -> None:
-    budget = BodyBudget(100)
+    budget = ByteBudget(100, 5)
     await budget.take(500, "key")
 
     assert budget.held_bytes == 500
 
 
 async def test_a_key_has_half_and_does_not_keep_others_waiting() -> None:
-    budget = BodyBudget(100)
+    budget = ByteBudget(100, 5)
     await budget.take(40, "one")
     second = asyncio.create_task(budget.take(40, "one"))
     await asyncio.sleep(0)
@@ -43,9 +42,8 @@ async def test_a_key_has_half_and_does_not_keep_others_waiting() -> None:
     assert budget.held_bytes == 80
 
 
-async def test_who_leaves_takes_nothing_with_him(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body_budget, "WAIT_S", 0.01)
-    budget = BodyBudget(100)
+async def test_who_leaves_takes_nothing_with_him() -> None:
+    budget = ByteBudget(100, 0.01)
     await budget.take(100, "")
     with pytest.raises(TimeoutError):
         await budget.take(10, "")

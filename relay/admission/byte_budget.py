@@ -1,17 +1,14 @@
-"""How many bytes of large bodies a shim holds at once: further requests wait their turn.
+"""How many bytes of large things a process holds at once: what comes next waits its turn.
 
-A body is read whole, then parsed, and takes up to four times its size until its job is enqueued.
-Without a bound, forty bodies of 24 MB took 2.5 GB. Room is taken for a whole body before the most
-of it is read, so that no two half-read ones wait for each other. One key has half of the room at
-most: the large bodies of one tenant do not keep those of others out.
+They are the bodies that a shim reads, and the images that a worker fetches. Each takes up to four
+times its size for a while: without a bound, forty bodies of 24 MB took 2.5 GB. Room is taken for a
+whole thing before the most of it is there, so that no two halves wait for each other. One holder, a
+key or a tenant, has half of the room at most: what is large of one does not keep others out.
 """
 
 import asyncio
 from collections import Counter, deque
-from typing import Final, NamedTuple
-
-WAIT_S: Final = 10.0
-"""For room; then the request is refused."""
+from typing import NamedTuple
 
 
 class _Waiting(NamedTuple):
@@ -20,12 +17,13 @@ class _Waiting(NamedTuple):
     is_granted: asyncio.Future[None]
 
 
-class BodyBudget:
-    """Hands out room for large bodies, in the order in which it is asked for."""
+class ByteBudget:
+    """Hands out room, in the order in which it is asked for."""
 
-    def __init__(self, most_bytes: int) -> None:
-        """All of it is free; one body alone may be larger."""
+    def __init__(self, most_bytes: int, wait_s: float) -> None:
+        """All of it is free; one thing alone may be larger. Who asks waits `wait_s` at most."""
         self._most_bytes = most_bytes
+        self.wait_s = wait_s
         self._held: Counter[str] = Counter()
         self._waiting: deque[_Waiting] = deque()
 
@@ -35,9 +33,9 @@ class BodyBudget:
         return self._held.total()
 
     async def take(self, size_bytes: int, holder: str) -> None:
-        """Wait for room for a body of a key (empty: of nobody); `give_back` must follow.
+        """Wait for room for a holder (empty: nobody); `give_back` must follow, in parts or whole.
 
-        Raises TimeoutError after `WAIT_S`.
+        Raises TimeoutError after `wait_s`.
         """
         if not self._waiting and self._has_room(size_bytes, holder):
             self._held[holder] += size_bytes
@@ -47,7 +45,7 @@ class BodyBudget:
         self._waiting.append(waiting)
         self._grant()
         try:
-            async with asyncio.timeout(WAIT_S):
+            async with asyncio.timeout(self.wait_s):
                 await granted
         except BaseException:
             if waiting in self._waiting:

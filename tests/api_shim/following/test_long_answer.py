@@ -1,0 +1,108 @@
+"""The text of a long answer stays in its log until it is sent; the response is the same."""
+
+import json
+import random
+from typing import Any
+
+import pytest
+from fastapi import Response
+from support.relay import relay_on
+from support.shim import stage
+
+from api_shim.following import long_answer
+from api_shim.following.long_answer import LongAnswer
+from contract import redis_keys
+from contract.errors import JobNotFound
+from contract.events import Delta, Event, Reset, ToolCallDelta, Usage
+from contract.result import Fold
+
+BOTH = ("content", "thinking")
+WORDS = ("word ", 'a "quote"\n', "\u2028 🦜", "\\u0041 ")
+
+
+def said(dice: random.Random, count: int) -> list[Event]:
+    """Fragments in runs, with what may come between them."""
+    events: list[Event] = []
+    while len(events) < count:
+        text = dice.choice(WORDS) * dice.randint(1, 40)
+        one: list[Event] = [
+            Delta(content=text),
+            Delta(thinking=text),
+            Delta(content=text, usage=Usage(completion_tokens=len(events))),
+            Delta(tool_calls=(ToolCallDelta(index=0, id="c", name="f", arguments='{"a":1}'),)),
+            Reset(attempt=1, reason="it broke"),
+        ]
+        (chosen,) = dice.choices(one, weights=[10, 5, 2, 1, 0.3])
+        events += [chosen] * (dice.randint(1, 9) if isinstance(chosen, Delta) else 1)
+    return events
+
+
+async def whole(long: LongAnswer, log: Any) -> tuple[Any, int]:
+    """The result as it is sent, and the bytes that were held of it."""
+    answer = Fold()
+    async for frames in long.of(log):
+        for frame in frames:
+            answer.add_frame(frame)
+    response = Response(answer.result.model_dump_json())
+    pieces = [piece async for piece in long.pieces(bytes(response.body))]
+    return json.loads(b"".join(pieces)), len(response.body)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_the_response_is_that_of_the_events_as_they_are(
+    redis_url: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_answer, "KEPT_BYTES", 2000)
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        await relay.run(await relay.claim(), *said(random.Random(seed), 400))
+        expected = await relay.log.result(job)
+        sent, _ = await whole(LongAnswer(relay.log, job, BOTH), relay.log.read(job))
+
+    assert sent == json.loads(expected.model_dump_json())
+
+
+async def test_little_is_held_of_a_long_answer(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_answer, "KEPT_BYTES", 2000)
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        await relay.run(await relay.claim(), *[Delta(content="x" * 100_000)] * 30)
+        sent, held_bytes = await whole(LongAnswer(relay.log, job), relay.log.read(job))
+
+    assert len(sent["content"]) == 3_000_000
+    assert held_bytes < 1_300_000  # an entry of the log, and a mark
+
+
+async def test_a_log_that_goes_meanwhile_is_an_error_and_no_shorter_answer(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_answer, "KEPT_BYTES", 0)
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        await relay.run(await relay.claim(), Delta(content="word"))
+        long, answer = LongAnswer(relay.log, job), Fold()
+        async for frames in long.of(relay.log.read(job)):
+            for frame in frames:
+                answer.add_frame(frame)
+        await relay.connection.command("DEL", redis_keys.log(job))
+
+        with pytest.raises(JobNotFound):
+            async for _ in long.pieces(answer.result.model_dump_json().encode()):
+                pass
+
+
+async def test_a_job_with_a_long_answer_is_returned_whole(shim: str, redis_url: str) -> None:
+    async with stage(shim, redis_url) as at:
+        job = await at.relay.enqueue()
+        chunks = [Delta(content=f"{number} ".ljust(50_000, "é")) for number in range(100)]
+        await at.relay.run(await at.relay.claim(), Delta(thinking="hm"), *chunks)
+        seen = await at.http.get(f"/api/v1/jobs/{job}")
+        head = await at.http.head(f"/api/v1/jobs/{job}")
+
+    assert seen.json()["result"]["content"] == "".join(each.content or "" for each in chunks)
+    assert (seen.json()["result"]["thinking"], seen.json()["status"]) == ("hm", "done")
+    assert "content-length" not in seen.headers
+    assert seen.headers["x-fleet-job"] == job
+    assert (head.status_code, head.content) == (200, b"")

@@ -1,6 +1,7 @@
 """The result of a job: a pure function of its events."""
 
 import base64
+import re
 from collections.abc import Iterable
 from typing import Any, Final, Literal
 
@@ -252,3 +253,17 @@ def fold(events: Iterable[AnyEvent]) -> Result:
     for event in events:
         answer.add(event)
     return answer.result
+
+
+_COUNTED: Final = re.compile(r"^(call_?)?[0-9]{1,3}$")
+"""A call id that is a counter: other responses have the same one."""
+
+
+def unique_call_id(id: str | None, job_id: str, index: int) -> str:
+    """An id for a tool call that no other response has: clients look up results by it.
+
+    Some servers count from 0 in every response.
+    """
+    if id and not _COUNTED.match(id):
+        return id
+    return f"call_{job_id[:24]}{index}"

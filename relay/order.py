@@ -18,7 +18,8 @@ first left; one that is to run after an earlier message, until that has ended (d
 
 Invariants: a job is in exactly one of backlog, delayed and leases while it lives, and has facts;
 `urgent` and the lists of models (`line:<model>`) are subsets of the backlog; `lines` has the first
-job of each list; `load` counts the waiting jobs and tokens. Each script is idempotent. The code
+job of each list; `load` counts the waiting jobs, tokens and bytes of requests, `scheduled` those in
+delayed. Each script is idempotent. The code
 that holds, renews and returns jobs is in leases.py.
 """
 
@@ -75,8 +76,11 @@ class Bounds(NamedTuple):
 
     jobs: int | None
     tokens: int | None
+    bytes: int | None
+    """Of the requests of all jobs that no worker holds."""
     tenant_jobs: int | None
     tenant_tokens: int | None
+    tenant_bytes: int | None
     share: float = 1.0
     """The part that one tenant may hold of what it holds and what is free. Below 1 the first job of
     each tenant is taken although the queue is full."""
@@ -109,11 +113,13 @@ def arrival(
     tenant: Tenant,
     bounds: Bounds,
     *,
+    size_bytes: int | None = None,
     turn: ConversationTurn | None = None,
     due: float | None = None,
 ) -> Arrival:
     """What a queue stores of a new job, and the bounds that it checks first.
 
+    `size_bytes` are those of its request as it is kept.
     A job that is `due` later (unix seconds) takes its place in the order then: its facts hold what
     that needs.
     """
@@ -123,7 +129,7 @@ def arrival(
     if turn is not None:
         assignment += f"\n{turn.conversation}"
     share_s, flow = cost.seconds / tenant.weight, f"{record.priority} {tenant.name}"
-    facts = facts_of(record, cost, length, turn)
+    facts = facts_of(record, cost, length, turn, size_bytes)
     if due is not None:
         facts = json.dumps({**json.loads(facts), "due": due, "share": share_s, "flow": flow})
     can_be_assigned = record.priority != "batch" and due is None
@@ -158,6 +164,7 @@ def facts_of(
     cost: Cost,
     context_length: int | None = None,
     turn: ConversationTurn | None = None,
+    size_bytes: int | None = None,
 ) -> str:
     """What a claim needs of a job (JSON); `queues/enqueue` adds `start` (virtual) and `at`."""
     facts = {
@@ -167,6 +174,7 @@ def facts_of(
         "ctx": None if context_length is None else str(context_length),
         "tenant": record.tenant,
         "tokens": cost.tokens,
+        "bytes": size_bytes,
         "slack": SLACK_S[record.priority],
         "batch": record.priority == "batch" or None,
         "interactive": record.priority == "interactive" or None,

@@ -23,7 +23,7 @@ from contract.models import PullRequest
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
 from contract.wire import VERSION
-from relay.admission.new_job import check_images, first_of, new_arrival, new_job, new_record
+from relay.admission.new_job import check_images, first_of, invalid_job, new_job, new_record
 from relay.admission.turn_admission import INTERRUPTED, TurnAdmission
 from relay.connection import Connection, ScriptCall
 from relay.idempotency import Key, KeyTimes
@@ -140,8 +140,9 @@ class Queue:
         record, reservation = self._limits.priced(record, request, tenant)
         lease_s = settings.lease_s if expects_follower else None
         follower = first_of(record, first_follower, lease_s)
-        arriving = new_arrival(record, request, tenant, settings)
-        new = new_job(record, request, arriving.facts, follower, obstacle, now=now)
+        new, arriving = new_job(
+            record, request, tenant, settings, follower, obstacle=obstacle, now=now
+        )
         async with self._limits.reserving(reservation):
             job = await self._enqueue(new, request, arriving, lives=lives)
         assert not isinstance(job, HeldKey)  # noqa: S101 - for the type checker: only of a key
@@ -163,18 +164,13 @@ class Queue:
         this way. Raises as `enqueue`, and leaves nothing but the key then.
         """
         await self._check(request, tenant)
-        record = new_record(
-            request,
-            queue,
-            tenant,
-            once.job_id,
-            policy=self._connection.settings.conversation_policy,
-        )
+        settings, now = self._connection.settings, self._connection.now()
+        policy = settings.conversation_policy
+        record = new_record(request, queue, tenant, once.job_id, policy=policy)
         record, reservation = self._limits.priced(record, request, tenant)
-        follower = first_of(record, first_follower, self._connection.settings.lease_s)
-        arriving = new_arrival(record, request, tenant, self._connection.settings)
-        new = new_job(
-            record, request, arriving.facts, follower, obstacle, now=self._connection.now()
+        follower = first_of(record, first_follower, settings.lease_s)
+        new, arriving = new_job(
+            record, request, tenant, settings, follower, obstacle=obstacle, now=now
         )
         async with self._limits.reserving(reservation):
             job = await self._enqueue(new, request, arriving, once)
@@ -419,7 +415,7 @@ class Queue:
             backend=redis_keys.backend_of(queue), tenant=DEFAULT_TENANT.name, priority="standard",
             attempt=1, max_attempts=1, created_at=0.0,
         )  # fmt: skip
-        await self._connection.call(jobs.begin(new_job(record, None)))
+        await self._connection.call(jobs.begin(invalid_job(record)))
         await self._leases.end(queue, job_id, error)
 
     async def give_ticket_back(self, queue: str) -> None:

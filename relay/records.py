@@ -279,7 +279,7 @@ class Records:
         due, complete = await self._due(now, limit + 1 if visible_to.admin else _DUE_READ)
         found: list[JobRecord] = []
         for first in range(0, len(due), _PAGE):
-            for stored in await self._records(due[first : first + _PAGE]):
+            for stored in await self._listed_records(due[first : first + _PAGE]):
                 record = stored and shown(stored, now)
                 if record and record.status == "scheduled" and sees(visible_to, record):
                     found.append(record)

@@ -33,10 +33,15 @@ class RelaySettings(FleetSettings):
     """Jobs that may wait in one queue."""
     queue_limit_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] = 500_000_000
     """Estimated tokens that may wait in one queue."""
+    queue_limit_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 2**30
+    """Bytes of requests that may be kept for one queue, of jobs that wait, are scheduled, or are
+    between two attempts."""
     tenant_limit: Annotated[int | None, Field(ge=1, le=_MOST_JOBS)] = None
     """Jobs of one tenant that may wait in one queue, if its API key sets no limit."""
     tenant_limit_tokens: Annotated[int | None, Field(ge=1, le=_MOST_TOKENS)] = None
     """Estimated tokens of one tenant that may wait in one queue, if its API key sets no limit."""
+    tenant_limit_bytes: Annotated[int | None, Field(ge=1024, le=MOST_BYTES)] = None
+    """Bytes of requests of one tenant that may be kept for one queue."""
     tenant_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """The part that one tenant may hold of what it holds in a queue and what is free there. Below 1
     a tenant that holds nothing gets a job in even if the queue is full. 1: no such limit; so it is

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from pydantic_core import from_json
 
 from api_shim.anthropic.signatures import sign
-from api_shim.following.drop_in import unique_call_id
+from contract.result import unique_call_id
 
 StreamEvent = dict[str, Any]
 

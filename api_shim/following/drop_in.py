@@ -13,7 +13,6 @@ A surface is a view of jobs. It translates its request into the contract's, subm
 """
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from functools import partial
@@ -489,17 +488,3 @@ class AnswerStream(Response):
 def _is_silence(frames: Sequence[Frame]) -> bool:
     """Whether the log has nothing new: no frames, or only fresh positions."""
     return all(frame.id is None for frame in frames)
-
-
-_COUNTED: Final = re.compile(r"^(call_?)?[0-9]{1,3}$")
-"""A call id that is a counter: other responses have the same one."""
-
-
-def unique_call_id(id: str | None, job_id: str, index: int) -> str:
-    """An id for a tool call that no other response has: clients look up results by it.
-
-    Some servers count from 0 in every response.
-    """
-    if id and not _COUNTED.match(id):
-        return id
-    return f"call_{job_id[:24]}{index}"

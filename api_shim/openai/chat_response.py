@@ -11,14 +11,13 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
-from api_shim.following.drop_in import unique_call_id
 from api_shim.http.problems import Problem
 from api_shim.openai.errors import encoded
 from api_shim.openai.response_head import ResponseHead
 from contract import sse
 from contract.events import Frame, LogProb, Usage
 from contract.json_lines import json_line
-from contract.result import Result
+from contract.result import Result, unique_call_id
 
 DONE: Final = sse.encode(b"[DONE]")
 """The last event of a stream of chunks."""

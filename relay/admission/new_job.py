@@ -81,42 +81,54 @@ def new_record(
     )
 
 
+def invalid_job(record: JobRecord) -> NewJob:
+    """What the scripts write of a job whose message is no valid request."""
+    fields: dict[str, Argument] = {**to_hash(record, b"{}"), "facts": "{}"}
+    return NewJob(record, fields, Queued(queue=record.queue), None, NO_FOLLOWER)
+
+
 def new_job(
     record: JobRecord,
-    request: AnyRequest | None,
-    facts: str = "{}",
+    request: AnyRequest,
+    tenant: Tenant,
+    settings: RelaySettings,
     follower: FirstFollower = NO_FOLLOWER,
-    obstacle: str = "",
     *,
-    now: float = 0.0,
-) -> NewJob:
-    """What the scripts write of a job; `request` is None for a message that is no valid one.
-
-    `now` is in unix seconds.
-    """
-    body, deadline_s = b"{}", None
-    if request is not None:
-        body, deadline_s = encode(later.stored(request)), later.deadline_s(request, now)
+    obstacle: str = "",
+    now: float,
+) -> tuple[NewJob, Arrival]:
+    """What the scripts write of a job, and its place in the order; `now` is in unix seconds."""
+    body = encode(later.stored(request))
+    fields: dict[str, Argument] = to_hash(record, body)
+    metadata = fields.get("metadata")
+    size_bytes = len(body) + (len(metadata) if isinstance(metadata, str) else 0)
+    arriving = _arrival(record, request, tenant, settings, size_bytes)
     # With the facts, so that a worker that cannot read the request can still give the job back.
-    fields: dict[str, Argument] = {**to_hash(record, body), "facts": facts}
+    fields["facts"] = arriving.facts
     queued = Queued(queue=record.queue, reason=later.reason(record, now) or obstacle)
-    return NewJob(record, fields, queued, deadline_s, follower)
+    return NewJob(record, fields, queued, later.deadline_s(request, now), follower), arriving
 
 
-def new_arrival(
-    record: JobRecord, request: AnyRequest, tenant: Tenant, settings: RelaySettings
+def _arrival(
+    record: JobRecord,
+    request: AnyRequest,
+    tenant: Tenant,
+    settings: RelaySettings,
+    size_bytes: int,
 ) -> Arrival:
-    """What its queue stores of a job, with the bounds that it is checked against."""
+    """The job with the bounds that it is checked against."""
     bounds = Bounds(
         settings.queue_limit,
         settings.queue_limit_tokens,
+        settings.queue_limit_bytes,
         tenant.limit_jobs or settings.tenant_limit,
         tenant.limit_tokens or settings.tenant_limit_tokens,
+        settings.tenant_limit_bytes,
         # Without keys there is nobody to leave room for.
         1.0 if tenant.name == DEFAULT_TENANT.name else settings.tenant_share,
     )
-    turn = turn_of(request, tenant.name, settings.conversation_policy)
-    return arrival(record, request, tenant, bounds, turn=turn, due=later.due_of(record))
+    turn, due = turn_of(request, tenant.name, settings.conversation_policy), later.due_of(record)
+    return arrival(record, request, tenant, bounds, size_bytes=size_bytes, turn=turn, due=due)
 
 
 def first_of(record: JobRecord, process: str | None, lease_s: float | None) -> FirstFollower:

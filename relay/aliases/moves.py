@@ -52,9 +52,9 @@ _AGAIN_S: Final = 5.0
 """Seconds until the next look at a job that waits, and that nobody could take."""
 _RUNNING_S: Final = 30.0
 """The same for one that runs: it may come back without output."""
-_OF_A_TURN: Final = ("conv", "in_turn")
-"""Facts of a job that is a message of a conversation."""
-_NO_BOUNDS: Final = Bounds(None, None, None, None)
+_STAYS: Final = ("conv", "in_turn", "bytes")
+"""Facts of a job that are the same for all targets."""
+_NO_BOUNDS: Final = Bounds(None, None, None, None, None, None)
 """A job that the fleet has accepted is not refused when it moves."""
 
 
@@ -156,12 +156,12 @@ class Moves:
         return True
 
     async def _facts(self, record: JobRecord, asked: AnyRequest) -> str:
-        """What a claim must know of the job, with what it knows of its conversation."""
+        """What a claim must know of the job, with what the move does not change."""
         state = await self._records.state(record.id)
         old = json.loads((state and state.facts) or "{}")
-        turn = {name: old[name] for name in _OF_A_TURN if name in old}
+        stays = {name: old[name] for name in _STAYS if name in old}
         facts = facts_of(record, cost_of(asked), context_length_of(asked))
-        return json.dumps({**json.loads(facts), **turn})
+        return json.dumps({**json.loads(facts), **stays})
 
     async def _enter(self, record: JobRecord, arriving: Arrival, job: MovableJob, old: str) -> None:
         for queue in {old, record.queue}:

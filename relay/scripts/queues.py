@@ -52,12 +52,12 @@ class Place(NamedTuple):
     """Where a job is or would be in the backlog."""
 
     position: int
-    """1: next; 0: held already; -1 to -4: refused, by the first to fourth field of `Bounds`;
-    -5, -6: by the tenant's share of jobs, of tokens."""
+    """1: next; 0: held already; -1 to -6: refused, by the first to sixth field of `Bounds`;
+    -7 to -9: by the tenant's share of jobs, of tokens, of bytes."""
     held: int = 0
-    """If refused: how many jobs or tokens wait."""
+    """If refused: how many jobs, tokens or bytes wait."""
     limit: int = 0
-    """If refused: how many jobs or tokens may wait."""
+    """If refused: how many may wait."""
     why: str = ""
     """What is in `redis_keys.paused` of a paused queue."""
 

@@ -193,7 +193,7 @@ async def test_a_worker_that_claims_a_repeat_before_it_is_removed_runs_nothing(
         assert await relay.claim()
         arriving = Arrival(
             QUEUE, "b" * 32, '{"v":1,"attempt":1,"tokens":1,"slack":0,"tenant":"t"}', 1.0,
-            "standard t", "t", Bounds(None, None, None, None),
+            "standard t", "t", Bounds(None, None, None, None, None, None),
         )  # fmt: skip
         await relay.connection.call(queues.enqueue(arriving, "{}"))
 

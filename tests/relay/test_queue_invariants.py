@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
@@ -84,8 +85,9 @@ async def _check_books(relay: Relay, held: dict[str, int]) -> None:
     facts = await relay.connection.command("HGETALL", redis_keys.facts(QUEUE))
     known = {id.decode(): json.loads(text) for id, text in facts.items()}
     load = await relay.connection.command("HGETALL", redis_keys.load(QUEUE))
-    counted = Counter(f"jobs {known[id]['tenant']}" for id in backlog)
-    counted.update({"tokens": sum(known[id]["tokens"] for id in backlog)})
+    counted = _counted([known[id] for id in backlog])
+    later = await relay.connection.command("HGETALL", redis_keys.scheduled(QUEUE))
+    counted_later = _counted([known[id] for id in delayed])
 
     assert len(backlog) + len(delayed) + len(leases) == len(known)
     assert backlog | delayed | leases == set(known)
@@ -95,3 +97,13 @@ async def _check_books(relay: Relay, held: dict[str, int]) -> None:
     }
     assert await members(redis_keys.line(QUEUE, "m")) == backlog
     assert {k: int(load.get(k.encode(), 0)) for k in counted} == dict(counted)
+    assert {k: int(later.get(k.encode(), 0)) for k in counted_later} == dict(counted_later)
+
+
+def _counted(jobs: list[dict[str, Any]]) -> Counter[str]:
+    """What a queue counts of these jobs, by their facts."""
+    counted = Counter(f"jobs {job['tenant']}" for job in jobs)
+    for job in jobs:
+        for what in ("tokens", "bytes"):
+            counted.update({what: job[what], f"{what} {job['tenant']}": job[what]})
+    return counted

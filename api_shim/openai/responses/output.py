@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol
 
-from api_shim.following.drop_in import unique_call_id
 from api_shim.openai.responses.items import ItemMessage, extra, reasoning
 from api_shim.openai.responses.response_tools import ClientTool, arguments_of, text_of
 from contract.chat import Message, ToolCall
+from contract.result import unique_call_id
 
 Event = dict[str, Any]
 State = Literal["in_progress", "completed", "incomplete"]

@@ -19,8 +19,8 @@
 -- include shared/home.lua
 -- include shared/turns.lua
 local homes, addresses, turns = unpack(KEYS, 16)
-local id, assignment, conversation, in_turn, record_pattern = ARGV[3], unpack(ARGV, 15)
-local wakes = keys_like(ARGV[14])
+local id, assignment, conversation, in_turn, record_pattern = ARGV[3], unpack(ARGV, 17)
+local wakes = keys_like(ARGV[16])
 if redis.call('HEXISTS', facts, id) == 1 then
     local rank = redis.call('ZRANK', backlog, id)
     return {rank and rank + 1 or 0}
@@ -100,6 +100,6 @@ local function tell() return publish(function() return queue end) end
 local is_told = home_worker
     and (tell() or redis.call('PUBLISH', wakes(home_worker), queue) > 0)
 if not is_told and redis.call('LLEN', tickets) <= depth and not tell() then
-    redis.call('LPUSH', tickets, ARGV[13])
+    redis.call('LPUSH', tickets, ARGV[15])
 end
 return {position}

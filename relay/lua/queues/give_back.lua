@@ -17,8 +17,7 @@ redis.call('ZREM', leases, id)
 redis.call('HDEL', holders, id)
 note(id, job)
 if tonumber(delay_s) > 0 then
-    if job.due then count(job, 1, scheduled) end
-    redis.call('ZADD', delayed, exact(now + delay_s), id)
+    if redis.call('ZADD', delayed, exact(now + delay_s), id) == 1 then count(job, 1, scheduled) end
     redis.call('ZADD', queues, exact(now), queue)
     return 1
 end

@@ -25,7 +25,7 @@ local function oldest(queue)
     return false
 end
 local function shares(queue)
-    if redis.call('HLEN', load(queue)) > 2 * most + 2 then return false end
+    if redis.call('HLEN', load(queue)) > 3 * most + 3 then return false end
     return redis.call('HGETALL', load(queue))
 end
 local found = {}

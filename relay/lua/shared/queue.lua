@@ -25,17 +25,31 @@ end
 local function note(id, job) redis.call('HSET', facts, id, cjson.encode(job)) end
 
 local function count(job, sign, into)
-    for field, by in pairs({['tokens'] = job.tokens, ['jobs ' .. job.tenant] = 1,
-                            ['tokens ' .. job.tenant] = job.tokens,
-                            ['interactive'] = job.interactive and 1 or nil}) do
-        if redis.call('HINCRBY', into, field, sign * by) <= 0 then
-            redis.call('HDEL', into, field)
-        end
+    local fields = {'tokens', 'jobs ' .. job.tenant, 'tokens ' .. job.tenant}
+    local by = {job.tokens, 1, job.tokens}
+    local function also(field, size)
+        table.insert(fields, field)
+        table.insert(by, size)
     end
+    if job.bytes then
+        also('bytes', job.bytes)
+        also('bytes ' .. job.tenant, job.bytes)
+    end
+    if job.interactive then also('interactive', 1) end
+    local kept, gone = {}, {}
+    for i, had in ipairs(redis.call('HMGET', into, unpack(fields))) do
+        local has = tonumber(had or 0) + sign * by[i]
+        if has > 0 then
+            table.insert(kept, fields[i])
+            table.insert(kept, string.format('%.0f', has))
+        else table.insert(gone, fields[i]) end
+    end
+    if #kept > 0 then redis.call('HSET', into, unpack(kept)) end
+    if #gone > 0 then redis.call('HDEL', into, unpack(gone)) end
 end
 local function wait(id, job)
     local score = exact(job.start + job.slack)
-    redis.call('ZREM', delayed, id)
+    if redis.call('ZREM', delayed, id) == 1 then count(job, -1, scheduled) end
     if redis.call('ZADD', backlog, score, id) == 1 then count(job, 1, load) end
     redis.call('ZADD', arrivals, 'NX', exact(job.at or now), id)
     if not job.batch then redis.call('ZADD', urgent, score, id) end
@@ -48,7 +62,7 @@ end
 local function leave(id, job)
     if redis.call('ZREM', backlog, id) == 1 and job then count(job, -1, load) end
     redis.call('ZREM', urgent, id)
-    if redis.call('ZREM', delayed, id) == 1 and job and job.due then count(job, -1, scheduled) end
+    if redis.call('ZREM', delayed, id) == 1 and job then count(job, -1, scheduled) end
     redis.call('ZREM', arrivals, id)
     if job and job.model then
         redis.call('ZREM', line(variant(job)), id)
@@ -75,7 +89,6 @@ local function arrive(id, job, depth, flow, cost_s)
 end
 local function arrive_as_scheduled(id, job)
     local flow, share = job.flow, job.share
-    count(job, -1, scheduled)
     job.due, job.flow, job.share = nil, nil, nil
     arrive(id, job, redis.call('ZCARD', backlog), flow, share)
 end

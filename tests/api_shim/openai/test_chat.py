@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api_shim.following.drop_in import unique_call_id
 from api_shim.http.problems import Problem, Refusal
 from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.chat_response import ChatChunks, response_body
@@ -36,7 +35,7 @@ from contract.events import (
     ToolCallDelta,
     Usage,
 )
-from contract.result import fold
+from contract.result import fold, unique_call_id
 
 HEADING = ResponseHead("0123456789abcdef0123456789abcdef", 1767225600, "m", "standard")
 LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}

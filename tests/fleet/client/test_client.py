@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from contract.chat import ChatRequest, Message
+from contract.chat import ChatRequest, Message, Tool
 from contract.embeddings import pack
 from contract.errors import (
     InvalidRequest,
@@ -283,9 +283,8 @@ async def test_what_is_no_text_is_refused_by_name_before_it_is_sent(words: Any) 
 
 
 async def test_the_name_of_a_field_that_is_no_text_is_refused() -> None:
-    asked = ChatRequest(
-        model="m", messages=(Message(role="user", content="x"),), metadata={"\ud83d": 1}
-    )
+    tool = Tool(name="f", parameters={"\ud83d": 1})
+    asked = ChatRequest(model="m", messages=(Message(role="user", content="x"),), tools=(tool,))
     async with AsyncClient("http://127.0.0.1:1") as fleet:
         with pytest.raises(InvalidRequest, match="the name of a field"):
             await fleet.enqueue(asked)

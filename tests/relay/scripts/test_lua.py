@@ -49,7 +49,9 @@ RECORD = JobRecord(
 )  # fmt: skip
 NEW = jobs.NewJob(RECORD, {}, Queued(queue=QUEUE), None, jobs.NO_FOLLOWER)
 TURN = ConversationTurn("c", "queue")
-ARRIVAL = Arrival(QUEUE, JOB, "{}", 1.0, "standard t", "t", Bounds(1, None, None, None), turn=TURN)
+ARRIVAL = Arrival(
+    QUEUE, JOB, "{}", 1.0, "standard t", "t", Bounds(1, None, None, None, None, None), turn=TURN
+)
 STARTED = Started(attempt=1, worker="w", backend="scripted")
 DRIVER = batches.DriverToken("batch_1", "t", "token")
 TIMES = idempotency.KeyTimes(1, 1.0)

@@ -60,7 +60,9 @@ async def test_without_redis_it_is_alive_but_reports_not_ready(lost: str) -> Non
     assert answers[0].json()["checks"]["redis"] != "ok"
 
 
-async def test_probes_and_scrapers_are_answered_soon_while_redis_is_frozen(own_redis: RedisServer) -> None:
+async def test_probes_and_scrapers_are_answered_soon_while_redis_is_frozen(
+    own_redis: RedisServer,
+) -> None:
     with serving(own_redis.url) as shim:
         # A shim asks Redis again before it gives up, which takes ten seconds.
         async with httpx.AsyncClient(base_url=shim, timeout=5) as http:

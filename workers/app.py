@@ -279,10 +279,7 @@ def set_up_worker_logs(
     logfile: str | None = None,
     **_: object,
 ) -> None:
-    """Receive Celery's `setup_logging`, with what `--loglevel` and `--logfile` give.
-
-    Tickets get no lines: jobs have lines of their own.
-    """
+    """Receive Celery's `setup_logging`: `--loglevel`, `--logfile`. Jobs have lines, tickets none."""
     set_up_logs(
         settings,
         level=mlevel(loglevel),

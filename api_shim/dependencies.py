@@ -119,8 +119,8 @@ class Dependencies:
     def _submission(self, reader: Subscriber) -> SubmissionServices:
         return SubmissionServices(
             self.queue, self.roster, self.idempotency, self.followers, reader,
-            self.settings.on_no_worker, self.metrics.tracing, self.aliases,
-            self.redis_disk.demand_room,
+            self.settings.on_no_worker, self.settings.busy_wait_s, self.metrics.tracing,
+            self.aliases, self.redis_disk.demand_room,
         )  # fmt: skip
 
     async def reserve_file(self, name: str, tenant: str, size_bytes: int) -> None:

@@ -11,7 +11,7 @@ from pydantic_settings import NoDecode
 from contract.aliases.alias_table import Alias, demand_aliases
 from contract.errors import InvalidRequest
 from contract.redis_keys import BACKEND_NAME, QUEUE_NAME, queue_name
-from contract.requests import OnNoWorker
+from contract.requests import LONGEST_DEADLINE_S, OnNoWorker
 from contract.roster import BackendReport, Capability, KnownBackend, ModelReport
 from contract.settings import DAY_S, MOST_BYTES, YEARS_S, Seconds, default_folder
 from contract.wire import WireModel
@@ -151,6 +151,9 @@ class ShimSettings(RelaySettings, MetricsSettings, TraceSettings):
     on_no_worker: OnNoWorker = "wait"
     """Whether requests for a known backend `wait` for a worker to start, or `refuse`: 503, if they
     do not say it themselves."""
+    busy_wait_s: Annotated[float, Field(ge=0, le=LONGEST_DEADLINE_S)] = 30
+    """Seconds for which a job that ends with its client's connection is retried while its backend
+    is busy (429, overloaded), if its request does not say it; then the client gets that error."""
     known_backends: dict[Annotated[str, Field(pattern=BACKEND_NAME.pattern)], ConfiguredBackend] = (
         Field(default_factory=dict)
     )

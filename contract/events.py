@@ -269,6 +269,8 @@ class Failed(Event):
     retryable: bool = False
     dead: bool = False
     """Whether the job ran out of attempts and is kept as a dead letter, which can be retried."""
+    retry_after_s: float | None = None
+    """Seconds after which the backend said that it takes requests again."""
 
 
 class Cancelled(Event):

@@ -225,6 +225,10 @@ class Request(ClientModel):
     refuse with `no_worker`. Without it, as FLEET_ON_NO_WORKER says."""
     on_disconnect: OnDisconnect = "continue"
     """What to do with the job when its last follower, on any shim, has left."""
+    busy_wait_s: Annotated[float, Field(ge=0, le=LONGEST_DEADLINE_S)] | None = None
+    """Seconds for which the job is retried while its backend is busy; then it fails with
+    `backend_busy`. Without it until its deadline, or as FLEET_BUSY_WAIT_S says if it ends with its
+    client's connection."""
     metadata: Metadata = Field(default_factory=dict)
     """The client's own data, returned with the record: at most 16 keys of 64 characters, with
     strings of 512."""

@@ -16,7 +16,7 @@ from typing_extensions import override
 from contract import redis_keys
 from contract.aliases.parameters import applied
 from contract.cost import cost_of
-from contract.errors import FleetError, WorkerLost
+from contract.errors import BackendError, FleetError, WorkerLost
 from contract.events import Failed, Queued
 from contract.jobs import JobRecord
 from contract.model_names import context_length_of
@@ -26,6 +26,7 @@ from relay.records import Records
 from relay.scheduling.later import NEVER
 from relay.scheduling.pauses import QueuePauses
 from relay.scripts import jobs, queues
+from relay.scripts.turn_scripts import report
 from relay.tickets import ticket
 
 _log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ _TICKETS_AT_ONCE: Final = 64
 AFTER_A_PAUSE: Final = 1024
 """Tickets for a queue that runs again, because none were sent while jobs came."""
 _ASKED_AT_ONCE: Final = 100
+_ADDRESSES_KEPT_S: Final = 60
+"""A fourth of the seconds for which the addresses of others are kept without another report."""
 
 
 class Holder(NamedTuple):
@@ -152,7 +155,11 @@ class Leases:
         A worker that holds it is notified. Raises RelayUnavailable.
         """
         terminal = Failed(
-            code=error.code, message=error.message, retryable=error.retryable, dead=dead
+            code=error.code,
+            message=error.message,
+            retryable=error.retryable,
+            dead=dead,
+            retry_after_s=error.retry_after_s if isinstance(error, BackendError) else None,
         )
         settings = self._connection.settings
         ttl_s = int(settings.dead_ttl_s if dead else settings.log_ttl_s)
@@ -167,10 +174,12 @@ class Leases:
     async def release_worker(self, worker: str) -> int:
         """Hand over every lease of a worker that is known to be dead. Returns how many.
 
-        Raises RelayUnavailable.
+        Nothing is assigned to it any more, and no message waits for its addresses. Raises
+        RelayUnavailable.
         """
         moved = 0
         for queue in await self._queues():
+            await self._forget(queue, worker)
             flat = await self._connection.command("HGETALL", redis_keys.holders(queue))
             for id, text in flat.items():
                 holder = Holder.parse(text.decode())
@@ -236,7 +245,7 @@ class Leases:
             await self.release(queue, job_id, None)
             return False
         _log.warning("the lease on job %s expired in the hands of %s", job_id, holder)
-        await self._forget_idle_slots(queue, Holder.parse(holder).worker)
+        await self._forget(queue, Holder.parse(holder).worker)
         return await self.hand_over(
             queue,
             job_id,
@@ -245,13 +254,24 @@ class Leases:
             counts=True,
         )
 
-    async def _forget_idle_slots(self, queue: str, worker: str) -> None:
-        """Have no more jobs assigned to a worker that is silent, although it is subscribed."""
+    async def _forget(self, queue: str, worker: str) -> None:
+        """Have no more jobs assigned to a silent worker, and none wait for its addresses."""
         idle = redis_keys.idle(queue)
-        members = await self._connection.command("ZRANGE", idle, 0, -1)
+        members, served = await self._connection.pipeline(
+            [("ZRANGE", idle, 0, -1), ("HGETALL", redis_keys.addresses(queue))]
+        )
         its = [member for member in members if member.split(b" ", 1)[-1] == worker.encode()]
         if its:
             await self._connection.command("ZREM", idle, *its)
+        addresses = [
+            address.decode()
+            for address, served_by in served.items()
+            if served_by.split(b" ", 2)[-1] == worker.encode()
+        ]
+        if addresses:
+            gone = dict.fromkeys(addresses, False)
+            await self._connection.call(report(queue, worker, 0, _ADDRESSES_KEPT_S, gone))
+            await self.wake(queue)  # for messages that waited for them
 
     async def give_back(
         self, queue: str, job_id: str, old: int, new: int, *, delay_s: float = 0.0

@@ -7,6 +7,10 @@ have caused (ServerFault, ConnectionDropped, TruncatedStream, BackendStalled) us
 so does StaleConnection, which is retried at once. All others would fail again: a refusal, a bad
 request, a missing model, a key that is not accepted.
 
+A job whose client waits for it (`busy_wait_s`) is given up when its backend has been busy for that
+long, or asks for a longer wait; any job, when its backend asks for a wait beyond its deadline. The
+client then gets the backend's error and its Retry-After.
+
 The wait is exponential with full jitter: anything between nothing and `base_s`, doubled with each
 attempt up to `cap_s`. The Retry-After of the backend is added to it.
 
@@ -16,6 +20,7 @@ they continue together, because mostly none was. After two, a worker runs one of
 poison job uses up its last attempt beside jobs that have attempts left.
 """
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
@@ -41,6 +46,10 @@ from contract.requests import Kind
 
 RETRY_AFTER_MOST_S: Final = 3600.0
 """Seconds of Retry-After beyond which the job fails with its error."""
+_BUSY_TRIES: Final = 3
+"""Least number of times that a busy backend is asked for a client, however long it has waited."""
+_LEAST_WAIT_S: Final = 0.5
+"""Seconds below which it is not worth asking a busy backend again."""
 DEATHS: Final = 2
 POISON: Final = "two workers died with it, so it runs apart from others like it"
 _POISON_DELAY_S: Final = (1.0, 4.0)
@@ -116,6 +125,32 @@ def falls_back(error: FleetError, waited_s: float, wait_s: float, *, addresses: 
     return kind in NOT_HERE or (kind in NOT_NOW and waited_s >= wait_s)
 
 
+class TimeLeft(NamedTuple):
+    """How long a job may still be retried, in seconds."""
+
+    until_deadline_s: float = math.inf
+    busy_wait_s: float = math.inf
+    """Of its request: how long a busy backend is asked again."""
+    waited_s: float = 0.0
+    """Since it could start; it may have waited in its queue first."""
+
+    def is_too_short(self, error: FleetError, attempt: int) -> bool:
+        """Whether no retry of attempt number `attempt` can help."""
+        server_s = error.retry_after_s or 0.0
+        if server_s >= self.until_deadline_s:
+            return True
+        if type(error) is not BackendBusy:
+            return False
+        tries = _BUSY_TRIES if self.busy_wait_s else 1
+        is_over = max(server_s, _LEAST_WAIT_S) > self.busy_wait_s - self.waited_s
+        return server_s > self.busy_wait_s or (is_over and attempt >= tries)
+
+    def within(self, error: FleetError, delay_s: float) -> float:
+        """The delay, so that the last retry comes before the end."""
+        left_s = self.busy_wait_s - self.waited_s
+        return min(delay_s, left_s) if type(error) is BackendBusy and left_s > 0 else delay_s
+
+
 class Retry(NamedTuple):
     """A retry of a job: its delay, and whether it uses up an attempt."""
 
@@ -129,6 +164,7 @@ def retry(
     attempt: int,
     *,
     patience: int,
+    left: TimeLeft = TimeLeft(),  # noqa: B008 - it is immutable
     jitter: Callable[[float, float], float] = random.uniform,
 ) -> Retry | None:
     """Decide on the retry of attempt number `attempt` (from 1); None: the job fails now.
@@ -142,8 +178,12 @@ def retry(
     if server_s > RETRY_AFTER_MOST_S:
         return None
     exponent = min(attempt - 1, 16)
+    if left.is_too_short(error, attempt):
+        return None
     delay_s = server_s + jitter(0.0, min(rule.cap_s, rule.base_s * 2**exponent))
-    return Retry(delay_s, counts=rule.counts or attempt > patience)
+    return Retry(
+        max(server_s, left.within(error, delay_s)), counts=rule.counts or attempt > patience
+    )
 
 
 def in_words(error: FleetError, delay_s: float) -> str:

@@ -13,6 +13,7 @@ has taken it from its holder. A run ends in one of five ways:
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from contract.aliases.parameters import applied
 from contract.chat import ChatRequest, CountRequest
 from contract.embeddings import EmbedRequest
 from contract.errors import (
+    BackendBusy,
     BackendError,
     DeadlineExceeded,
     FleetError,
@@ -89,12 +91,14 @@ from workers.backends.vector_rows import unit_vectors
 from workers.continuation import Continuation, EarlierOutput, Fresh, Plan, plan
 from workers.image_fetch import ImageFetcher
 from workers.request_fitting import RequestFitting, pulled
-from workers.retry import STAYS, Retry, falls_back, retry
+from workers.retry import STAYS, Retry, TimeLeft, falls_back, retry
 
 _log = logging.getLogger(__name__)
 
 _CHANGE_MODELS: Final = frozenset({"pull", "create", "copy", "delete", "load", "unload"})
 """Kinds of jobs that change which models the backend has; the roster is updated before `done`."""
+_TO_MOVE_S: Final = 60.0
+"""Seconds in which a job that has waited for its target is moved to the next one."""
 _LARGE: Final = (Vectors, Scores, Image)
 """Events of many kilobytes: each is written before the next one is read from the backend."""
 
@@ -181,7 +185,13 @@ class Run:
             record = self.job.record
             if (elsewhere := await self._elsewhere(error)) is not None:
                 return elsewhere
-            again = retry(error, record.kind, record.attempt, patience=self.services.patience)
+            again = retry(
+                error,
+                record.kind,
+                record.attempt,
+                patience=self.services.patience,
+                left=self._time_left(error),
+            )
             if again is None:
                 self._fail(error)
             await self.attempt_log.flush()
@@ -209,6 +219,22 @@ class Run:
             at = record.target + 1
         return None if at is None else Elsewhere(error, job, at)
 
+    def _time_left(self, error: FleetError) -> TimeLeft:
+        """How long the job may be retried after this error."""
+        record, now = self.job.record, self.services.connection.now()
+        waited_s = now - record.ready_at
+        busy_wait_s = None
+        if isinstance(error, BackendBusy):
+            request = requested(self.job.request)
+            further = MovableJob.of(record, request)
+            if further is None or waited_s > further.wait_s + _TO_MOVE_S:
+                busy_wait_s = request.busy_wait_s
+        return TimeLeft(
+            math.inf if record.deadline_at is None else record.deadline_at - now,
+            math.inf if busy_wait_s is None else busy_wait_s,
+            waited_s,
+        )
+
     def _unexpected(self, error: Exception, deadline: asyncio.Timeout) -> FleetError:
         if isinstance(error, TimeoutError) and deadline.expired():
             return DeadlineExceeded("its deadline passed while it ran")
@@ -222,7 +248,12 @@ class Run:
         )
 
     def _fail(self, error: FleetError) -> Failed:
-        failed = Failed(code=error.code, message=error.message, retryable=error.retryable)
+        failed = Failed(
+            code=error.code,
+            message=error.message,
+            retryable=error.retryable,
+            retry_after_s=error.retry_after_s,
+        )
         self.attempt_log.append(failed)
         return failed
 

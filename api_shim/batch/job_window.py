@@ -16,7 +16,7 @@ from api_shim.batch.lines import PendingRow
 from api_shim.batch.parts import RowResult, failed_row, job_failed, succeeded
 from api_shim.batch.supported_endpoints import ENDPOINTS, BatchJob, BatchRequest, RenderBody
 from api_shim.dependencies import Dependencies
-from api_shim.http.error_hints import OPENAI
+from api_shim.http.error_hints import hints_for
 from api_shim.http.headers import Preferences
 from api_shim.http.problems import Refusal
 from api_shim.submission.selection import without_effort
@@ -75,7 +75,7 @@ class JobWindow:
         self._rows = rows
         self._batch = batch
         self._submission = Submission(
-            dependencies.submission, batch.tenant, Preferences(), hints=OPENAI
+            dependencies.submission, batch.tenant, Preferences(), hints=hints_for(batch.endpoint)
         )
         self._read = ENDPOINTS[batch.endpoint]
         self._at_once = 1 if batch.endpoint in _HEAVY else _AT_ONCE
@@ -188,7 +188,7 @@ class JobWindow:
         if end is not None:
             return job_failed(in_flight.row, job_id, in_flight.custom_id, end)
         body = await self._with_model(job_id, in_flight.render(result))
-        left_out = (*in_flight.left_out, *result.ignored)
+        left_out = (*in_flight.left_out, *self._submission.named(result.ignored))
         answer = succeeded(in_flight.row, job_id, in_flight.custom_id, body, left_out)
         return answer._replace(usage=result.usage or Usage())
 

@@ -79,6 +79,8 @@ _STATUS: Final[Mapping[type[FleetError], int]] = {
 api_shim/http/problems.py.
 """
 
+_BUSY_AFTER_S: Final = 10.0
+"""Retry-After of a backend that is busy and names no time."""
 ANSWER_RESTARTED: Final = "answer_restarted"
 """Error code of a stream that ends because an attempt started over."""
 RESTARTS: Final = frozenset({"reset", "log_reset"})
@@ -104,11 +106,17 @@ def ended(frame: Frame, headers: Mapping[str, str] | None = None) -> Refusal:
 def refusal_of(event: Event, headers: Mapping[str, str] | None = None) -> Refusal:
     """The error response for the end of a job other than `done`, or for text that is invalid."""
     match event:
+        case Failed(code=BackendBusy.code as code, message=message):
+            # The job was given up because its client waits: that may come back.
+            after_s = event.retry_after_s or _BUSY_AFTER_S
+            return Refusal(
+                code, message, status=_status(code), headers=headers,
+                retryable=True, retry_after_s=after_s,
+            )  # fmt: skip
         case Failed(code=code, message=message):
-            status = _status(code)
             # Not `retryable`: the worker has retried as often as the job allows, and a client that
             # retries too would multiply the attempts.
-            return Refusal(code, message, status=status, headers=headers)
+            return Refusal(code, message, status=_status(code), headers=headers)
         case Cancelled(by=by, reason=reason):
             why = f": {reason}" if reason else ""
             detail = f"The job was cancelled by {by}{why}."
@@ -236,7 +244,8 @@ class DropInCall:
         record, _ = await self._submission.accept(request)
         if record.alias is not None:
             self._answering = AnsweringModel(record, self._submission.headers)
-        self.add_ignored(await self._ungranted(request, record.backend))
+        missing = await self._ungranted(request, record.backend)
+        self.add_ignored(self._submission.named(missing))
         return record
 
     def answered(self, record: JobRecord) -> JobRecord:
@@ -286,7 +295,7 @@ class DropInCall:
         end = result.error or result.cancelled
         if end is not None:
             raise refusal_of(end, self.headers)
-        self.add_ignored(result.ignored)
+        self.add_ignored(self._submission.named(result.ignored))
         return result
 
     def whole(self, response: Response) -> Response:

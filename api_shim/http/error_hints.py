@@ -4,7 +4,7 @@ Selection composes its refusals from these, so that a client of `/v1` reads abou
 `/api` about the `ollama` command.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -26,6 +26,12 @@ class ErrorHints(NamedTuple):
     """The start of an error about a model of another kind; `{verb}` is the kind."""
     verbs: Mapping[str, str] = {}
     """Kinds of jobs that have another name on this surface."""
+    fields: Mapping[str, str] = {}
+    """Fields of the contract that have another name on this surface."""
+
+    def named(self, fields: Iterable[str]) -> list[str]:
+        """Fields of the contract by the names that the client knows."""
+        return [self.fields.get(each, each) for each in fields]
 
     def wrong_kind(self, model: str, kind: str) -> str:
         """The start of an error about a model of another kind."""
@@ -57,6 +63,15 @@ OLLAMA: Final = ErrorHints(
     not_for='"{model}" does not support {verb}: ',
     verbs={"embed": "embeddings", "image": "image generation"},
 )
+_CHAT: Final = OPENAI._replace(fields={"think": "reasoning_effort"})
+_RESPONSES: Final = OPENAI._replace(fields={"think": "reasoning.effort"})
+_MESSAGES: Final = OPENAI._replace(
+    fields={
+        "think": "thinking",
+        "response_format": "output_config.format",
+        "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+    }
+)
 RERANK_PATHS: Final = ("/v1/rerank", "/v1/score", "/v2/", "/rerank", "/score")
 """Prefixes of Cohere's and Jina's surface; hints are those of `/v1`."""
 _BY_PATH: Final[Mapping[str, ErrorHints]] = {
@@ -64,7 +79,11 @@ _BY_PATH: Final[Mapping[str, ErrorHints]] = {
     "/api/generate": OLLAMA._replace(verbs={**OLLAMA.verbs, "chat": "generate"}),
     "/api/v1": NATIVE,
     "/v1": OPENAI,
+    "/v1/chat": _CHAT,
+    "/v1/responses": _RESPONSES,
+    "/v1/messages": _MESSAGES,
     **dict.fromkeys(RERANK_PATHS, OPENAI),
+    "/v2/embed": OPENAI._replace(fields={"task": "input_type", "dimensions": "output_dimension"}),
     "/v1/systemone": OLLAMA,
 }
 

@@ -13,6 +13,7 @@ from starlette.types import Scope
 from contract.chat import ChatRequest
 from contract.conversations import LONGEST_KEY, ConversationPolicy, key_of
 from contract.requests import (
+    LONGEST_DEADLINE_S,
     Moment,
     OnDisconnect,
     OnNoWorker,
@@ -83,6 +84,16 @@ NotBeforeHeader = Annotated[
         "as RFC 3339 or in unix seconds.",
     ),
 ]
+BusyWaitHeader = Annotated[
+    float | None,
+    Header(
+        alias="X-Fleet-Busy-Wait",
+        ge=0,
+        le=LONGEST_DEADLINE_S,
+        description="Instead of the body's `busy_wait_s`: seconds for which the job is retried "
+        "while its backend is busy, before the client gets that error.",
+    ),
+]
 SESSION: Final = "x-claude-code-session-id"
 """Claude Code's own header; what it names is its conversation."""
 ConversationHeader = Annotated[
@@ -138,6 +149,7 @@ class Preferences(NamedTuple):
     not_before: float | None = None
     conversation: str | None = None
     conversation_policy: ConversationPolicy | None = None
+    busy_wait_s: float | None = None
 
     def over(self, request: AnyKind) -> AnyKind:
         """The request with the headers' values in place of its own.
@@ -150,6 +162,7 @@ class Preferences(NamedTuple):
             "backend": self.backend,
             "on_no_worker": self.on_no_worker,
             "not_before": self.not_before,
+            "busy_wait_s": self.busy_wait_s,
         }
         if isinstance(request, ChatRequest):
             values["conversation"] = self.conversation
@@ -169,6 +182,7 @@ async def _preferences(
     conversation: ConversationHeader = None,
     conversation_policy: ConversationPolicyHeader = None,
     session: SessionHeader = None,
+    busy_wait: BusyWaitHeader = None,
 ) -> Preferences:
     return Preferences(
         idempotency_key,
@@ -179,6 +193,7 @@ async def _preferences(
         not_before,
         conversation if conversation is not None else key_of(session),
         conversation_policy,
+        busy_wait,
     )
 
 

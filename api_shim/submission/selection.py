@@ -129,7 +129,7 @@ def _check_named(
         _refuse_kind(model, kind, [pool], pools, hints)
     if queue_name(backend, kind) not in pool.queues:
         raise _no_worker(queue_name(backend, kind), hints)
-    refuse(request, model, _wrong(request, pool), hints)
+    refuse(request, model, _wrong(request, pool, hints), hints)
 
 
 def _refuse_absent(
@@ -193,9 +193,9 @@ def _able(request: AnyRequest, pools: Mapping[str, Pool], hints: ErrorHints) -> 
     can = [pool for pool in of_kind if request.kind in pool.capabilities]
     if not can:
         _refuse_verb(request.kind, of_kind)
-    fit = [pool for pool in can if not _wrong(request, pool)]
+    fit = [pool for pool in can if not _wrong(request, pool, hints)]
     if not fit:
-        refuse(request, model, _wrong(request, can[0]), hints)
+        refuse(request, model, _wrong(request, can[0], hints), hints)
     return fit
 
 
@@ -219,10 +219,10 @@ def _is_for(kind: Kind, model: str, pool: Pool) -> bool:
     return (not pool.capabilities or kind in pool.capabilities) and not pool.lacks(model, kind)
 
 
-def _wrong(request: AnyRequest, pool: Pool) -> list[str]:
+def _wrong(request: AnyRequest, pool: Pool, hints: ErrorHints) -> list[str]:
     """Why this pool cannot run the request, a clause each."""
     reports = pool.find(_model_of(request))
-    return [*missing(request, reports), *ungranted(request, pool.grants)]
+    return [*missing(request, reports, hints), *ungranted(request, pool.grants)]
 
 
 def needs(request: AnyRequest) -> dict[ModelTrait, str]:
@@ -247,13 +247,15 @@ def _of_chat(request: ChatRequest) -> dict[ModelTrait, str]:
     return found
 
 
-def missing(request: AnyRequest, reports: Iterable[ModelReport]) -> list[str]:
+def missing(
+    request: AnyRequest, reports: Iterable[ModelReport], hints: ErrorHints = NATIVE
+) -> list[str]:
     """What the request needs and the model lacks, a clause each; empty if unknown."""
     every = list(reports)
     if not every:
         return []
     wrong = [
-        f"it does not support {trait} (needed by {field})"
+        f"it does not support {trait} (needed by {hints.fields.get(field, field)})"
         for trait, field in needs(request).items()
         if all(trait in report.lacks for report in every)
     ]

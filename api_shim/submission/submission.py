@@ -4,7 +4,7 @@ Every surface (native, OpenAI, Ollama, batches) submits here, so that backend, h
 Idempotency-Key mean the same on all of them.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -69,6 +69,8 @@ class SubmissionServices(NamedTuple):
     """Made with `expects_jobs`."""
     on_no_worker: OnNoWorker
     """For requests that do not say it."""
+    busy_wait_s: float
+    """The same, of jobs that end with their client's connection."""
     tracing: Tracing
     aliases: AliasCache
     demand_room: Callable[[], None]
@@ -108,6 +110,10 @@ class Submission:
     def has_key(self) -> bool:
         """Whether the call has an Idempotency-Key, so that its client may come back to its job."""
         return self._preferences.idempotency_key is not None
+
+    def named(self, fields: Iterable[str]) -> list[str]:
+        """Fields of the contract by the names that the client knows."""
+        return self._hints.named(fields)
 
     async def __call__(self, request: AnyRequest) -> Response:
         """Accept the request and respond 202; raises what `accept` raises."""
@@ -175,7 +181,7 @@ class Submission:
         once = Once(uuid4().hex, key, keys.times)
         try:
             job = await self._services.queue.enqueue_once(
-                stored(placed), once, queue=placed.queue, tenant=self.tenant,
+                self._stored(placed), once, queue=placed.queue, tenant=self.tenant,
                 obstacle=placed.obstacle,
             )  # fmt: skip
         except (RateLimited, BudgetSpent, OverLimit):
@@ -211,7 +217,7 @@ class Submission:
     async def _enqueue(
         self, placed: Placed, job_id: str | None = None
     ) -> tuple[JobRecord, QueuePlace]:
-        request = stored(placed)
+        request = self._stored(placed)
         # Only of these it is certain that the job is a new one.
         is_new = job_id is None and not isinstance(request, PullRequest)
         expected = self._services.subscriber.expect() if is_new and self._is_followed else None
@@ -227,6 +233,17 @@ class Submission:
             # A pull that another client began: it must not end with one of its clients.
             await self._services.followers.merge_policy(record, request.on_disconnect)
         return record, place
+
+    def _stored(self, placed: Placed) -> AnyRequest:
+        """The request as it is enqueued; a client that waits for the response has its bound.
+
+        The bound is not a part of what an Idempotency-Key is compared with.
+        """
+        request = stored(placed)
+        waits = self._is_followed and request.on_disconnect != "continue"
+        if not waits or request.busy_wait_s is not None:
+            return request
+        return request.model_copy(update={"busy_wait_s": self._services.busy_wait_s})
 
     def _tell_reason(self, place: QueuePlace) -> None:
         if place.is_paused or place.reason.startswith(NO_WORKER):

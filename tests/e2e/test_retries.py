@@ -126,6 +126,16 @@ async def test_a_busy_backend_is_given_the_time_that_it_asks_for_and_costs_no_at
         assert frames[-1].type == "done"
 
 
+async def test_a_backend_that_asks_for_more_time_than_a_client_has_is_not_waited_for(
+    fleet: Fleet,
+) -> None:
+    async with shared(fleet) as relay:
+        frames = await run(relay, "scripted-story:fail=busy", busy_wait_s=1)
+
+        assert types(frames) == ["queued", "started", "failed"]
+        assert (frames[-1].event.code, frames[-1].event.retry_after_s) == ("backend_busy", 2.0)
+
+
 async def test_patience_with_a_backend_that_is_always_busy_ends(
     redis_url: str, tmp_path: Path
 ) -> None:
@@ -166,11 +176,19 @@ async def test_a_deadline_that_passes_between_two_tries_holds(
     redis_url: str, tmp_path: Path
 ) -> None:
     async with own(redis_url, tmp_path, FLEET_REAP_S="0.2") as relay:
-        frames = await run(relay, "scripted-story:fail=busy", deadline_s=1.0)
+        frames = await run(relay, "scripted-story:fail=loading", deadline_s=1.0)
 
-        assert types(frames) == ["queued", "started", "queued", "failed"]
+        assert types(frames)[-2:] == ["queued", "failed"]
         assert frames[-1].event.code == "deadline_exceeded"
         assert frames[-1].at - frames[0].at < 2.0
+
+
+async def test_a_job_does_not_wait_for_a_backend_beyond_its_deadline(fleet: Fleet) -> None:
+    async with shared(fleet) as relay:
+        frames = await run(relay, "scripted-story:fail=busy", deadline_s=1.5)
+
+        assert types(frames) == ["queued", "started", "failed"]
+        assert frames[-1].event.code == "backend_busy"
 
 
 async def test_a_job_that_waits_for_its_next_try_blocks_no_other(

@@ -222,6 +222,29 @@ async def test_queue_goes_on_when_the_one_before_is_cancelled_or_fails(redis_url
         assert (await begin(relay, "w2", B)).record.id == last
 
 
+async def test_no_message_waits_for_the_address_of_a_worker_that_is_dead(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        await ran_at_a(relay)
+        await works(relay, "w2", "address-b")
+        await enqueue(relay)
+        for_home = await claim(relay, "w2", B)
+        await relay.leases.release_worker("w1")
+        freed = await claim(relay, "w2", B)
+
+        assert for_home is None
+        assert freed is not None
+
+
+async def test_an_address_that_another_worker_serves_too_outlives_a_death(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        await ran_at_a(relay)
+        await works(relay, "w2", "address-a")
+        await relay.leases.release_worker("w1")
+        await enqueue(relay)
+
+        assert await claim(relay, "w3", B) is None
+
+
 async def test_reject_refuses_a_message_while_another_has_not_ended(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         first = await enqueue(relay, conversation_policy="reject")

@@ -23,7 +23,16 @@ from contract.errors import (
     TruncatedStream,
 )
 from contract.requests import Kind
-from workers.retry import REPEATABLE, RETRY_AFTER_MOST_S, RULES, Retry, falls_back, in_words, retry
+from workers.retry import (
+    REPEATABLE,
+    RETRY_AFTER_MOST_S,
+    RULES,
+    Retry,
+    TimeLeft,
+    falls_back,
+    in_words,
+    retry,
+)
 
 PATIENT = (BackendUnreachable, ModelLoading, BackendBusy)
 COUNTED = (ServerFault, TruncatedStream, BackendStalled)
@@ -95,6 +104,42 @@ def test_no_retry_is_sooner_than_retry_after(retry_after_s: float) -> None:
 
 def test_a_retry_after_of_a_day_fails_the_job() -> None:
     assert retry(BackendBusy("tomorrow", retry_after_s=86400.0), "chat", 1, patience=20) is None
+
+
+@pytest.mark.parametrize(
+    ("left", "retry_after_s", "attempt", "is_retried"),
+    [
+        (TimeLeft(busy_wait_s=30, waited_s=1), None, 1, True),
+        (TimeLeft(busy_wait_s=30, waited_s=25), None, 9, True),
+        (TimeLeft(busy_wait_s=30, waited_s=29.9), None, 9, False),
+        (TimeLeft(busy_wait_s=30, waited_s=25), 6.0, 9, False),
+        (TimeLeft(busy_wait_s=30, waited_s=300), None, 2, True),  # it has waited in its queue
+        (TimeLeft(busy_wait_s=30, waited_s=300), 5.0, 3, False),
+        (TimeLeft(busy_wait_s=30), 31.0, 1, False),
+        (TimeLeft(busy_wait_s=0), None, 1, False),
+        (TimeLeft(until_deadline_s=60), 60.0, 1, False),
+        (TimeLeft(until_deadline_s=60), 59.0, 1, True),
+        (TimeLeft(), 3600.0, 900, True),
+    ],
+)
+def test_a_busy_backend_is_asked_as_long_as_a_retry_can_help(
+    left: TimeLeft,
+    retry_after_s: float | None,
+    attempt: int,
+    is_retried: bool,  # noqa: FBT001 - a parameter of the table
+) -> None:
+    busy = BackendBusy("too many", retry_after_s=retry_after_s)
+    again = retry(busy, "chat", attempt, patience=1000, left=left, jitter=longest)
+
+    assert is_retried == (again is not None)
+    if again is not None and left.busy_wait_s > left.waited_s:
+        assert again.delay_s <= left.busy_wait_s - left.waited_s
+
+
+def test_the_patience_with_a_busy_backend_is_for_no_other_error() -> None:
+    left = TimeLeft(busy_wait_s=0, waited_s=99)
+
+    assert retry(ModelLoading("it loads"), "chat", 9, patience=20, left=left)
 
 
 @pytest.mark.parametrize("kind_of_error", PATIENT, ids=lambda each: each.__name__)

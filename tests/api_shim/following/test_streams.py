@@ -17,6 +17,7 @@ from support.surfaces import SURFACES, Client, Surface, ask, resume
 
 from contract.events import Done, Event, Failed, Reset, Resumed
 from relay.queue import StartedJob
+from relay.records import requested
 
 WORDS = tuple(f"word {number}, " for number in range(12))
 TEXT = "".join(WORDS)
@@ -164,6 +165,43 @@ async def test_a_failure_before_the_first_word_has_a_status_unless_the_stream_ha
 
             assert client.status == 404
             assert client.code in {"model_not_found", "model_missing"}
+
+
+@DROP_IN
+async def test_a_backend_that_stays_busy_is_told_with_the_time_to_come_back(
+    surface: Surface, shim: str, redis_url: str
+) -> None:
+    async with on(shim, redis_url) as at:
+        client = ask(surface, at.http)
+        claim = await claimed(at, surface)
+        busy = Failed(code="backend_busy", message="too many", retryable=True, retry_after_s=7.2)
+        await Attempt(at, claim).say(busy)
+        await client.closed()
+
+        assert requested(claim.request).busy_wait_s == 30
+        if not surface.begins_at_once:
+            assert client.status == (529 if "messages" in surface.path else 503)
+            assert client.headers["retry-after"] == "8"
+            assert client.headers.get("x-should-retry", "true") == "true"
+
+
+@DROP_IN
+async def test_how_long_a_busy_backend_is_asked_is_the_clients_to_say(
+    surface: Surface, shim: str, redis_url: str
+) -> None:
+    async with on(shim, redis_url) as at:
+        own = ask(surface, at.http, X_Fleet_Busy_Wait="2.5")
+        claims = [await claimed(at, surface)]
+        stays = ask(surface, at.http, X_Fleet_On_Disconnect="continue")
+        claims.append(await claimed(at, surface))
+        bad = ask(surface, at.http, X_Fleet_Busy_Wait="soon")
+        await bad.closed()
+        waits = [requested(claim.request).busy_wait_s for claim in claims]
+        for client in (own, stays):
+            await client.leave()
+
+        assert waits == [2.5, None]
+        assert bad.status in {400, 422}
 
 
 @SURFACE

@@ -27,6 +27,7 @@ from api_shim.openai.responses.items import (
 )
 from api_shim.openai.responses.response_tools import (
     ResponseToolBody,
+    allowed_functions,
     demand_known,
     left_out,
     to_functions,
@@ -271,7 +272,7 @@ def _choice(
     """As for a chat, where `allowed_tools` is nested one level deeper."""
     match choice:
         case {"type": "allowed_tools", "tools": list(allowed), **rest}:
-            named = [{"function": each} for each in allowed if isinstance(each, dict)]
+            named = [{"function": each} for each in allowed_functions(allowed)]
             inner = {"tools": named, "mode": rest.get("mode")}
             return to_choice({"type": "allowed_tools", "allowed_tools": inner}, tools)
         case _:

@@ -7,6 +7,7 @@ request demands a call of one. Source: openai/openai-openapi, Tool.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from hashlib import blake2b
 from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import Field
@@ -19,6 +20,9 @@ from contract.json_lines import json_line
 
 _INPUT: Final = "input"
 _BETWEEN: Final = "__"
+_LONGEST: Final = 64
+_CALLED: Final = frozenset({"function", "custom"})
+"""Types of tools that become functions."""
 _TEXT: Final = {
     "type": "object",
     "properties": {_INPUT: {"type": "string"}},
@@ -32,7 +36,7 @@ class ResponseToolBody(OpenAIRequestBody):
     """A tool: a function, a custom tool or a namespace of these; others are left out."""
 
     type: str = "function"
-    name: str | None = Field(default=None, min_length=1, max_length=64)
+    name: str | None = Field(default=None, min_length=1, max_length=128)
     description: str | None = None
     parameters: dict[str, Any] | None = None
     """A JSON schema."""
@@ -64,8 +68,15 @@ class ClientTool(NamedTuple):
 
 
 def function_name(name: str, namespace: str | None) -> str:
-    """The name of the function that a tool becomes."""
-    return f"{namespace}{_BETWEEN}{name}" if namespace else name
+    """The name of the function that a tool becomes.
+
+    Backends take 64 characters: of a longer name the last ones are a digest of all.
+    """
+    whole = f"{namespace}{_BETWEEN}{name}" if namespace else name
+    if not namespace or len(whole) <= _LONGEST:
+        return whole
+    digest = blake2b(whole.encode(), digest_size=4).hexdigest()
+    return f"{whole[: _LONGEST - len(digest) - 1]}_{digest}"
 
 
 def to_functions(tools: Iterable[ResponseToolBody]) -> tuple[Tool, ...]:
@@ -93,7 +104,7 @@ def _flat(
         inner = enumerate(tool.tools or ()) if tool.type == "namespace" else ()
         offered = [(f"tools.{at}.tools.{number}", each, tool.name) for number, each in inner]
         for entry in offered or [(f"tools.{at}", tool, None)]:
-            if entry[1].type in {"function", "custom"}:
+            if entry[1].type in _CALLED:
                 yield entry
 
 
@@ -114,15 +125,36 @@ def _with_grammar(description: str, format: Mapping[str, Any] | None) -> str:
 
 def left_out(tools: Iterable[ResponseToolBody]) -> tuple[str, ...]:
     """Names of the tools that run at OpenAI, for X-Fleet-Ignored."""
-    known = {"function", "custom", "namespace"}
-    return tuple(dict.fromkeys(f"tools[{tool.type}]" for tool in tools if tool.type not in known))
+    all_tools = [
+        each
+        for tool in tools
+        for each in ((tool.tools or ()) if tool.type == "namespace" else (tool,))
+    ]
+    return tuple(dict.fromkeys(f"tools[{t.type}]" for t in all_tools if t.type not in _CALLED))
+
+
+def allowed_functions(allowed: Iterable[object]) -> list[Any]:
+    """The functions among the tools that a choice allows; raises Refusal if none is one.
+
+    Those that run at OpenAI are left out, as they are of `tools`.
+    """
+    kinds = [(each.get("type") if isinstance(each, dict) else None, each) for each in allowed]
+    found = [each for kind, each in kinds if kind is None or kind in _CALLED]
+    if kinds and not found:
+        raise unsupported_field(
+            "tool_choice", f"tools of type {str(kinds[0][0])[:40]!r} run at OpenAI, and a fleet "
+            "has none"
+        )  # fmt: skip
+    return [demand_known(each) if isinstance(each, dict) else each for each in found]
 
 
 def demand_known(choice: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
-    """The tool choice with a custom tool as the function that it becomes; raises Refusal."""
+    """The tool choice with a tool as the function that it becomes; raises Refusal."""
     match choice:
-        case {"type": "custom", "name": str(name)}:
-            return {"type": "function", "name": name}
+        case {"type": "function" | "custom", "name": str(name), **rest}:
+            namespace = rest.get("namespace")
+            inside = namespace if isinstance(namespace, str) else None
+            return {"type": "function", "name": function_name(name, inside)}
         case {"type": str(kind)} if kind not in {"function", "allowed_tools"}:
             raise unsupported_field(
                 "tool_choice", f"tools of type {kind[:40]!r} run at OpenAI, and a fleet has none"
@@ -137,7 +169,7 @@ def client_tools(echoed: object) -> dict[str, ClientTool]:
     for tool in _objects(echoed):
         if tool.get("type") == "namespace":
             for inner in _objects(tool.get("tools")):
-                _add(found, inner, str(tool.get("name")))
+                _add(found, inner, tool.get("name"))
         else:
             _add(found, tool, None)
     return found

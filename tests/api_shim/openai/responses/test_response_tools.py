@@ -31,9 +31,11 @@ def body(**fields: Any) -> ResponseBody:
     return ResponseBody.model_validate({"model": "m", "input": "x", "tools": TOOLS, **fields})
 
 
-def answered(*calls: tuple[str, str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def answered(
+    *calls: tuple[str, str], **fields: Any
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The events of an answer with these calls, and its output."""
-    request = to_request(body(), EarlierResponses())
+    request = to_request(body(**fields), EarlierResponses())
     facts = ResponseFacts(ResponseHead("0" * 32, 1, "m", "standard"), request)
     builder = ResponseBuilder(facts)
     events: list[dict[str, Any]] = []
@@ -75,6 +77,51 @@ def test_calls_come_back_as_the_client_knows_them() -> None:
     assert "response.custom_tool_call_input.delta" in kinds
     assert events[kinds.index("response.custom_tool_call_input.done")]["input"] == "*** Begin"
     assert kinds[-1] == "response.completed"
+
+
+def test_a_long_name_is_shortened_for_the_backend_and_whole_for_the_client() -> None:
+    names = ["n" * 60 + end for end in ("aaaa", "bbbb")]
+    tools = [
+        {"type": "namespace", "name": "m" * 64, "tools": [{"type": "custom", "name": name}]}
+        for name in names
+    ]
+    sent = to_request(body(tools=tools), EarlierResponses()).tools
+    _, (call,) = answered((sent[1].name, '{"input":"x"}'), tools=tools)
+    choice = {"type": "custom", "name": names[0], "namespace": "m" * 64}
+    chosen = to_request(body(tools=tools, tool_choice=choice), EarlierResponses())
+
+    assert [len(tool.name) for tool in sent] == [64, 64]
+    assert (call["type"], call["name"], call["namespace"]) == (
+        "custom_tool_call",
+        names[1],
+        "m" * 64,
+    )
+    assert chosen.tool_choice == NamedTool(name=sent[0].name)
+
+
+def test_a_namespace_without_a_name_is_none() -> None:
+    tools = [
+        {
+            "type": "namespace",
+            "tools": [{"type": "custom", "name": "patch"}, {"type": "web_search"}],
+        }
+    ]
+    _, (call,) = answered(("patch", '{"input":"x"}'), tools=tools)
+
+    assert (call["type"], call["name"], "namespace" in call) == ("custom_tool_call", "patch", False)
+    assert body(tools=tools).left_out == ("tools[web_search]",)
+
+
+def test_allowed_tools_may_name_some_that_run_elsewhere() -> None:
+    allowed = [{"type": "custom", "name": "patch"}, {"type": "web_search"}]
+
+    def choosing(tools: list[dict[str, Any]]) -> Any:
+        choice = {"type": "allowed_tools", "mode": "auto", "tools": tools}
+        return to_request(body(tool_choice=choice), EarlierResponses())
+
+    assert [tool.name for tool in choosing(allowed).tools] == ["patch"]
+    with pytest.raises(Refusal, match="web_search"):
+        choosing(allowed[1:])
 
 
 @pytest.mark.parametrize("sent", ["bare text", '{"text":"bare text"}', '"bare text"'])

@@ -94,6 +94,8 @@ class AttemptMeter:
     def _count_tokens(self, usage: Usage) -> None:
         series = self._metrics.series
         tenant = self._metrics.tenants.label(self._record.tenant)
+        if usage.cached_tokens:
+            series.count("cached_tokens_total", *self._labels, by=usage.cached_tokens)
         for direction, tokens in (("in", usage.prompt_tokens), ("out", usage.completion_tokens)):
             if tokens:
                 series.count("tokens_total", *self._labels, direction, by=tokens)

@@ -91,6 +91,11 @@ COUNTED: Final = (
         "Tokens as backends counted them: in (prompts) and out (answers).",
         "queue", "model", "direction",
     ),
+    _counted(
+        "cached_tokens_total",
+        "Tokens of prompts that were in a backend's cache, where it tells; of tokens_total, in.",
+        "queue", "model",
+    ),
     _counted("tenant_tokens_total", "Tokens of a tenant's jobs.", "tenant", "direction"),
     _counted(
         "tenant_cost_total",

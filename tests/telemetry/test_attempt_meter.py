@@ -34,7 +34,7 @@ def counted(*events: Event, **fields: object) -> dict[str, float]:
 
 
 def test_a_chat_counts_its_waits_tokens_and_end() -> None:
-    usage = Usage(prompt_tokens=7, completion_tokens=2)
+    usage = Usage(prompt_tokens=7, completion_tokens=2, cached_tokens=5)
     found = counted(Phase(phase="loading"), Delta(content="a"), Delta(content="b"),
                     Done(usage=usage))  # fmt: skip
 
@@ -43,6 +43,7 @@ def test_a_chat_counts_its_waits_tokens_and_end() -> None:
     assert found["tenant_queue_wait_seconds t"] == 2.0
     assert found["time_to_first_token_seconds box.chat m"] == 10.0
     assert found["tokens_total box.chat m in"] == 7
+    assert found["cached_tokens_total box.chat m"] == 5
     assert found["tenant_tokens_total t out"] == 2
     assert found["jobs_total chat box.chat done batch"] == 1
     assert found["tenant_jobs_total t done"] == 1

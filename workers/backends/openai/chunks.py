@@ -171,6 +171,7 @@ class OpenAIChunks:
         self._finish: str | None = None
         self._stop_sequence: str | None = None
         self._usage: OpenAIUsageFields | None = None
+        self._cached = 0
         self._calls = ToolCallReader()
         self._details = ReasoningDetails()
         self._has_content = False
@@ -196,6 +197,8 @@ class OpenAIChunks:
     def delta(self, chunk: OpenAIChunk) -> Delta | None:
         """The delta of a chunk, if any. Usage may be on any chunk; the last one counts."""
         usage_fields = chunk.get("usage")
+        if timings := chunk.get("timings"):
+            self._cached = timings.get("cache_n") or self._cached
         delta = self._content_delta(chunk)
         if not usage_fields:
             return delta
@@ -245,7 +248,7 @@ class OpenAIChunks:
         return Done(
             finish_reason=finish,
             stop_sequence=self._stop_sequence if finish == "stop" else None,
-            usage=usage(self._usage or {}),
+            usage=usage(self._usage or {}, self._cached),
             timings=Timings(),
         )
 
@@ -274,16 +277,22 @@ class OpenAIChunks:
         return tuple(calls)
 
 
-def usage(fields: OpenAIUsageFields) -> Usage | None:
-    """The `Usage` of a `usage` object, in tokens; None without counts."""
+def usage(fields: OpenAIUsageFields, cached: int = 0) -> Usage | None:
+    """The `Usage` of a `usage` object, in tokens; None without counts.
+
+    `cached` is what the server has said beside it of the tokens that were in its cache.
+    """
     if fields.get("prompt_tokens") is None and fields.get("completion_tokens") is None:
         return None
+    prompt_tokens = fields.get("prompt_tokens") or 0
     prompt: Any = fields.get("prompt_tokens_details") or {}
     completion: Any = fields.get("completion_tokens_details") or {}
     return Usage(
-        prompt_tokens=fields.get("prompt_tokens") or 0,
+        prompt_tokens=prompt_tokens,
         completion_tokens=fields.get("completion_tokens") or 0,
-        cached_tokens=prompt.get("cached_tokens") or 0,
+        cached_tokens=prompt.get("cached_tokens")
+        or fields.get("prompt_cache_hit_tokens")
+        or min(cached, prompt_tokens),
         reasoning_tokens=completion.get("reasoning_tokens") or 0,
     )
 

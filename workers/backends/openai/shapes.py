@@ -48,6 +48,7 @@ class OpenAIUsageFields(TypedDict, total=False):
     output_tokens: TokenCount
     prompt_tokens_details: UsageDetails
     completion_tokens_details: UsageDetails
+    prompt_cache_hit_tokens: TokenCount  # DeepSeek
     input_tokens_details: UsageDetails
 
 
@@ -111,11 +112,19 @@ class OpenAIChoice(TypedDict, total=False):
 
 
 @with_config(LENIENT)
+class OpenAITimings(TypedDict, total=False):
+    """`timings` of llama-server; `cache_n` are the tokens of the prompt that were in its cache."""
+
+    cache_n: TokenCount
+
+
+@with_config(LENIENT)
 class OpenAIChunk(TypedDict, total=False):
     """A chunk, or a whole answer, of /chat/completions and /completions."""
 
     choices: list[OpenAIChoice] | None
     usage: Usage
+    timings: Annotated[OpenAITimings | None, WrapValidator(none_if_invalid)]
 
 
 @with_config(LENIENT)

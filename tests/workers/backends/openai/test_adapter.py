@@ -63,6 +63,23 @@ async def test_an_answer_that_a_filter_cut_has_finish_reason_content_filter() ->
     assert (result.content, result.finish_reason) == ("I wi", "content_filter")
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"usage": {"prompt_tokens": 9, "completion_tokens": 1}, "timings": {"cache_n": 8}},
+        {"usage": {"prompt_tokens": 9, "completion_tokens": 1, "prompt_cache_hit_tokens": 8}},
+    ],
+)
+async def test_servers_that_tell_cached_tokens_in_their_own_way_are_understood(
+    told: dict[str, Any],
+) -> None:
+    message = {"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}], **told}
+    result = await answer(json.dumps(message).encode(), content_type="application/json")
+
+    assert result.usage is not None
+    assert result.usage.cached_tokens == 8
+
+
 async def test_cached_and_reasoning_tokens_are_read() -> None:
     result = await answer(sse({"content": "a"}))
 

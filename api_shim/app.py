@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Depends, FastAPI, params
 from fastapi_offline import FastAPIOffline
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope
 
 from api_shim.access.permission_gate import PermissionGate, permitted
@@ -36,7 +35,7 @@ from api_shim.http.error_hints import RERANK_PATHS
 from api_shim.http.head import HeadAsGet
 from api_shim.http.headers import Preferences
 from api_shim.http.json_body import BodyLimit, Limit
-from api_shim.http.origins import Origins
+from api_shim.http.origins import CrossOrigin, Origins
 from api_shim.http.problems import native_envelope
 from api_shim.http.query_fields import only_known_fields
 from api_shim.native import (
@@ -226,7 +225,7 @@ def _add_middleware(
     app.add_middleware(AuthMiddleware, origins=origins)
     app.add_middleware(AccessLog, metrics=counted, tracing=tracing)
     if (cors := origins.cors()) is not None:
-        app.add_middleware(CORSMiddleware, **cors)  # outside of all, so that pages can read errors
+        app.add_middleware(CrossOrigin, **cors)  # outside of all, so that pages can read errors
 
 
 def _upload(settings: ShimSettings) -> Limit:

@@ -45,9 +45,14 @@ def own_id(message_batch_id: str) -> str:
     return _OURS + digits if digits != message_batch_id else ""
 
 
+def message_batch_id(batch_id: str) -> str:
+    """The id of a message batch as its client knows it, by the batch's own."""
+    return BATCH_PREFIX + batch_id.removeprefix(_OURS)
+
+
 def batch_object(batch: Batch, base_url: str, not_run: NotRun) -> dict[str, Any]:
     """A batch as JSON; `base_url` is the shim's address as the client knows it."""
-    id = BATCH_PREFIX + batch.id.removeprefix(_OURS)
+    id = message_batch_id(batch.id)
     has_ended = batch.status in ENDED
     ended_at = batch.completed_at or batch.expired_at or batch.cancelled_at or batch.failed_at
     is_canceling = batch.status == "cancelling"

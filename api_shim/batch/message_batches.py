@@ -33,7 +33,7 @@ from api_shim.http.json_body import parse_json, read_body, require_json
 from api_shim.http.problems import Refusal
 from api_shim.submission.ignored_fields import HEADER, header_value
 from contract.batches import BATCH_ID, ENDED, Batch, NewBatch, StoredFile
-from contract.errors import UnknownFile
+from contract.errors import UnknownBatch, UnknownFile
 from contract.json_lines import json_line
 from contract.tenants import Tenant
 from relay.batches import no_batch
@@ -171,7 +171,12 @@ async def _found(
     """Message batches from a cursor on, one more than `limit` if there are as many."""
     found: list[Batch] = []
     for _ in range(_MOST_PAGES):
-        page = await dependencies.batches.page(tenant, limit=_PAGE, after=after, order=order)
+        try:
+            page = await dependencies.batches.page(tenant, limit=_PAGE, after=after, order=order)
+        except UnknownBatch as error:
+            if found:  # it was deleted meanwhile
+                break
+            raise no_batch(batch_objects.message_batch_id(after or "")) from error
         found += [batch for batch in page.batches if batch.endpoint == ENDPOINT]
         if len(found) > limit or not (page.has_more and page.batches):
             break
@@ -262,7 +267,10 @@ def _rendered_lines(texts: Sequence[bytes]) -> bytes:
 
 
 async def _batch(id: str, dependencies: Dependencies, tenant: Tenant) -> Batch:
-    batch = await dependencies.batches.get_for_tenant(_checked(id), tenant)
+    try:
+        batch = await dependencies.batches.get_for_tenant(_checked(id), tenant)
+    except UnknownBatch:
+        raise no_batch(id) from None  # by the id that the client knows
     if batch.endpoint != ENDPOINT:
         raise no_batch(id)
     return batch

@@ -13,15 +13,22 @@ browser. Only the name in the Host header tells: `Hosts` says which ones are a s
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any, Final
 
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from api_shim.http.listening import is_loopback
-from api_shim.http.problems import Refusal
+from api_shim.http.problems import Refusal, error_response
 
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_METHOD: Final = "access-control-request-method"
 _PREFLIGHT_AGE_S: Final = 7200
 """The longest that Chromium remembers the response to a preflight request; Firefox: a day."""
 _WILDCARD: Final = r"[A-Za-z0-9._-]*"
@@ -110,12 +117,45 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _refused(who: str) -> Refusal:
+class CrossOrigin(CORSMiddleware):
+    """Starlette's middleware; a preflight request that is refused gets its surface's error."""
+
+    @override
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """The response to a preflight request: 200, or 400 with the reason."""
+        response = super().preflight_response(request_headers)
+        status = response.status_code
+        if status < HTTPStatus.BAD_REQUEST:
+            return response
+        origin, method = request_headers["origin"], request_headers[_METHOD]
+        if not self.is_allowed_origin(origin):
+            return _RefusedPreflight(_refused(origin[:200], status))
+        why = f"Pages of other origins may not send {method[:40]}: only {', '.join(_METHODS)}."
+        return _RefusedPreflight(Refusal("cross_origin", why, status=status, headers=_VARY))
+
+
+class _RefusedPreflight(Response):
+    """A refusal as the surface of the request's path writes errors."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(status_code=refusal.status_code)
+        self._refusal = refusal
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await error_response(self._refusal, scope)(scope, receive, send)
+
+
+_VARY: Final = {"Vary": "Origin"}
+
+
+def _refused(who: str, status: int = 403) -> Refusal:
     return Refusal(
         "cross_origin",
         f"Pages of {who} may not call this fleet: FLEET_ORIGINS of the shim names the origins "
         "whose pages may.",
-        status=403,
+        status=status,
+        headers=_VARY,
     )
 
 

@@ -90,7 +90,7 @@ _EARLY: Final[dict[str, BackendError]] = {
 _TRAITS: Final[dict[str, tuple[ModelTrait, ...]]] = {
     "scripted-echo": ("chat", "vision"),
     "scripted-think": ("chat", "thinking"),
-    "scripted-tools": ("chat", "tools"),
+    "scripted-tools": ("chat", "tools", "thinking"),
     "scripted-embed": ("embed",),
     "scripted-image": ("image",),
     "scripted-rerank": ("rerank",),
@@ -364,10 +364,11 @@ class Scripted:
     def _report(self, name: str, form: str) -> ModelReport:
         is_embedding = form == "scripted-embed"
         traits = _TRAITS.get(form, ("chat",))
+        known: tuple[ModelTrait, ...] = (*MODEL_KINDS, "thinking")
         return ModelReport(
             name=name,
             traits=traits,
-            lacks=tuple(kind for kind in MODEL_KINDS if kind not in traits),
+            lacks=tuple(trait for trait in known if trait not in traits),
             warm=self._warm.is_warm(name),
             context_length=8192,
             dimension=parse(form).dim if is_embedding else None,

@@ -74,6 +74,20 @@ def test_a_page_that_is_not_named_gets_no_leave(open_shim: str, origin: str) -> 
     assert "access-control-allow-origin" not in {**asked.headers, **models.headers}
 
 
+@pytest.mark.parametrize(("method", "path"), SURFACES[:1] + SURFACES[2:6])
+def test_a_refused_preflight_request_has_the_error_of_its_surface(
+    open_shim: str, method: str, path: str
+) -> None:
+    by_origin = preflight(open_shim, OTHER, method, path)
+    by_method = preflight(open_shim, PAGE, "TRACE", path)
+
+    for refused, word in ((by_origin, "FLEET_ORIGINS"), (by_method, "TRACE")):
+        assert (refused.status_code, word in refused.text) == (400, True)
+        assert "cross_origin" in refused.text
+        assert "json" in refused.headers["content-type"]
+        assert "Origin" in refused.headers["vary"]
+
+
 def test_without_the_setting_nothing_allows_any_page(shim: str) -> None:
     asked = preflight(shim, PAGE, "POST", "/v1/chat/completions")
     models = httpx.get(f"{shim}/v1/models", headers={"Origin": PAGE})

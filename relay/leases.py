@@ -26,7 +26,6 @@ from relay.records import Records
 from relay.scheduling.later import NEVER
 from relay.scheduling.pauses import QueuePauses
 from relay.scripts import jobs, queues
-from relay.scripts.turn_scripts import report
 from relay.tickets import ticket
 
 _log = logging.getLogger(__name__)
@@ -38,8 +37,6 @@ _TICKETS_AT_ONCE: Final = 64
 AFTER_A_PAUSE: Final = 1024
 """Tickets for a queue that runs again, because none were sent while jobs came."""
 _ASKED_AT_ONCE: Final = 100
-_ADDRESSES_KEPT_S: Final = 60
-"""A fourth of the seconds for which the addresses of others are kept without another report."""
 
 
 class Holder(NamedTuple):
@@ -155,12 +152,9 @@ class Leases:
         A worker that holds it is notified. Raises RelayUnavailable.
         """
         terminal = Failed(
-            code=error.code,
-            message=error.message,
-            retryable=error.retryable,
-            dead=dead,
+            code=error.code, message=error.message, retryable=error.retryable, dead=dead,
             retry_after_s=error.retry_after_s if isinstance(error, BackendError) else None,
-        )
+        )  # fmt: skip
         settings = self._connection.settings
         ttl_s = int(settings.dead_ttl_s if dead else settings.log_ttl_s)
         ended = await self._connection.call(jobs.end(job_id, terminal, ttl_s=ttl_s, dead=dead))
@@ -256,22 +250,8 @@ class Leases:
 
     async def _forget(self, queue: str, worker: str) -> None:
         """Have no more jobs assigned to a silent worker, and none wait for its addresses."""
-        idle = redis_keys.idle(queue)
-        members, served = await self._connection.pipeline(
-            [("ZRANGE", idle, 0, -1), ("HGETALL", redis_keys.addresses(queue))]
-        )
-        its = [member for member in members if member.split(b" ", 1)[-1] == worker.encode()]
-        if its:
-            await self._connection.command("ZREM", idle, *its)
-        addresses = [
-            address.decode()
-            for address, served_by in served.items()
-            if served_by.split(b" ", 2)[-1] == worker.encode()
-        ]
-        if addresses:
-            gone = dict.fromkeys(addresses, False)
-            await self._connection.call(report(queue, worker, 0, _ADDRESSES_KEPT_S, gone))
-            await self.wake(queue)  # for messages that waited for them
+        if await self._connection.call(queues.forget(queue, worker)):
+            await self.wake(queue)  # for messages that waited for its addresses
 
     async def give_back(
         self, queue: str, job_id: str, old: int, new: int, *, delay_s: float = 0.0

@@ -208,6 +208,12 @@ def withdraw(queue: str, job_id: str) -> ScriptCall[bool]:
     return ScriptCall(load("queues/withdraw"), _keys(queue), [*_head(queue), job_id], bool)
 
 
+def forget(queue: str, worker: str) -> ScriptCall[int]:
+    """Forget a silent worker's idle slots and its addresses; returns how many addresses went."""
+    keys = [redis_keys.idle(queue), redis_keys.addresses(queue)]
+    return ScriptCall(load("queues/forget"), keys, [worker], int)
+
+
 def give_back(
     queue: str, job_id: str, *, old: int, new: int, delay_s: float, ticket: str, facts: str
 ) -> ScriptCall[bool]:

@@ -11,6 +11,7 @@ from prometheus_client import Metric
 
 from contract.errors import RelayUnavailable
 from contract.redis_keys import kind_of
+from contract.requests import SLACK_S
 from contract.roster import BackendReport, EndpointReport, QueueView, WorkerReport
 from relay.connection import soon
 from relay.metrics.census import Census, FleetCensus
@@ -22,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 _MAX_AGE_S: Final = 1.0
 """Seconds for which scrapes share one read of Redis."""
+_ALERTED: Final = ("lease_expired", "worker_died")
+"""Reasons of hand-overs that an alert counts."""
 _STATE: Final = {family.name: family for family in STATE}
 
 
@@ -73,12 +76,26 @@ class FleetMetrics:
                 if time.monotonic() - self._read_at > _MAX_AGE_S:
                     values = self._rising.over(await self._totals.read())
                     state = await self._census.read()
-                    self._metrics = [*_counted(values), *_state(state)]
+                    self._metrics = [*_counted(_zeros(state.queues) | values), *_state(state)]
                     self._read_at = time.monotonic()
         except RelayUnavailable as error:
             _log.warning("the fleet's metrics are missing: %s", error)
             return [_gauge("redis_up", [((), 0.0)])]
         return self._metrics
+
+
+def _zeros(queues: Sequence[QueueView]) -> dict[Field, float]:
+    """What alerts look at, before it has happened.
+
+    To `increase()` a counter that appears with its first event has not increased by it.
+    """
+    died = [("hand_overs_total", "", reason) for reason in _ALERTED]
+    dead = [
+        ("jobs_total", "", kind_of(queue.name), queue.name, "dead", priority)
+        for queue in queues
+        for priority in SLACK_S
+    ]
+    return dict.fromkeys([*died, *dead], 0.0)
 
 
 def _counted(values: dict[Field, float]) -> Iterator[Metric]:

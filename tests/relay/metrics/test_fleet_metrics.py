@@ -120,3 +120,14 @@ async def test_without_redis_a_scrape_says_so(own_redis: RedisServer) -> None:
         metrics = await fleet_metrics(relay).read()
 
     assert value(metrics, "llmfleet_redis_up") == 0.0
+
+
+async def test_what_alerts_count_is_there_before_it_has_happened(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        await relay.enqueue()
+        metrics = await fleet_metrics(relay).read()
+
+    dead = {"kind": "chat", "queue": QUEUE, "outcome": "dead", "class": "batch"}
+    assert value(metrics, "llmfleet_jobs_total", **dead) == 0
+    assert value(metrics, "llmfleet_hand_overs_total", reason="worker_died") == 0
+    assert value(metrics, "llmfleet_hand_overs_total", reason="lease_expired") == 0

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
-from support.page import FAILS, MARKUP, SLOW_STORY, Watched, opened, show
+from support.page import FAILS, MARKUP, MODELS, SLOW_STORY, Watched, opened, show
 
 
 def until(true: Callable[[], Any], within_s: float = 20) -> Any:
@@ -169,6 +169,23 @@ def test_a_chat_in_the_playground_streams_and_stops(watched: Watched, page: Any)
     show(page, "playground", "Playground")
     chosen = page.get_by_role("combobox", name="Model", exact=True)
     until(lambda: chosen.input_value() == "scripted-think:think=8,chunks=8")
+
+
+def test_two_models_are_asked_at_once(watched: Watched, page: Any) -> None:
+    show(page, "playground", "Playground")
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_role("combobox", name="A: Backend").select_option("box")
+    page.get_by_role("combobox", name="A: Model").select_option(MODELS[2])
+    beside = page.get_by_role("combobox", name="B: Model")
+    assert beside.input_value() != MODELS[2]
+    beside.select_option(MODELS[3])
+    page.get_by_role("textbox", name="Question").fill("Why?")
+    page.get_by_role("button", name="Ask both").click()
+
+    for side in ("Model A", "Model B"):
+        answer = page.get_by_role("region", name=side)
+        answer.get_by_text(re.compile(r"first word .* tokens")).wait_for()
+        answer.get_by_role("link", name=re.compile("^job ")).wait_for()
 
 
 def test_vectors_are_plotted_and_images_appear(watched: Watched, page: Any) -> None:

@@ -80,6 +80,8 @@ def test_no_view_is_wider_than_a_small_phone_or_lost_on_a_large_screen(
                 show(page, path, title)
                 wide = page.evaluate("document.documentElement.scrollWidth")
                 assert wide <= size["width"], (path, wide)
+                own = page.locator("nav [aria-current]").bounding_box()
+                assert 0 <= own["x"] <= size["width"] - own["width"], (path, own)
 
 
 def test_a_long_list_is_fetched_as_it_is_scrolled_and_draws_what_is_in_sight(

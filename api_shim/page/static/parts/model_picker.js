@@ -29,8 +29,9 @@ function aliased(models) {
   });
 }
 
-// The choice for `slot` (chat, embed, image, other) among models that do `kind`.
-export function useChoice(kind, slot = kind) {
+// The choice for `slot` (chat, embed, image, other) among models that do `kind`; until one is chosen,
+// another than `unlike`, if there is one.
+export function useChoice(kind, slot = kind, unlike = null) {
   const models = useModels(useEffect);
   const state = overview.value;
   const backends = new Map((state ? state.backends : []).map((each) => [each.name, each]));
@@ -41,7 +42,7 @@ export function useChoice(kind, slot = kind) {
   const wanted = last[`${slot}_backend`] || last.backend;
   const backend = offered.includes(wanted) ? wanted : offered[0] || '';
   const here = fit.filter((each) => each.backend === backend).sort((a, b) => Number(b.warm || 0) - Number(a.warm || 0) || a.name.localeCompare(b.name));
-  const model = here.find((each) => each.name === last[slot]) || here[0] || null;
+  const model = here.find((each) => each.name === last[slot]) || here.find((each) => !unlike || each.name !== unlike.name) || here[0] || null;
   return {
     ready: Boolean(models && state), offered, here, backend, model, slot,
     named: backend === ALIASES ? undefined : backend,

@@ -35,7 +35,13 @@ function counts(state) {
 
 function Navigation({ current }) {
   const numbers = counts(overview.value);
-  return html`<nav class="nav" aria-label="Views">
+  const nav = useRef();
+  // On a phone the views are a row that scrolls.
+  useEffect(() => {
+    const here = nav.current.querySelector('[aria-current]');
+    nav.current.scrollTo({ left: here.offsetLeft - nav.current.offsetLeft - (nav.current.clientWidth - here.clientWidth) / 2 });
+  }, [current]);
+  return html`<nav class="nav" aria-label="Views" ref=${nav}>
     ${Object.keys(VIEWS).map((name) => html`
       ${GAPS.has(name) && html`<div class="gap"></div>`}
       <a href=${`#/${name}`} aria-current=${name === current ? 'page' : undefined}>

@@ -13,7 +13,7 @@ function Side({ name, choice, speech }) {
 
 export default function Compare() {
   const left = useChoice('chat', 'chat');
-  const right = useChoice('chat', 'other');
+  const right = useChoice('chat', 'other', left.model);
   const one = useSpeech();
   const two = useSpeech();
   const [text, type] = useState('');

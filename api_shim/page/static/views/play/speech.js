@@ -1,7 +1,7 @@
 // One answer of a model as it comes: enqueued as a job, followed, stopped on demand.
 import { del, follow, post } from '../../api.js';
 import { html, useEffect, useRef, useState } from '../../html.js';
-import { count, rate, short, span } from '../../format.js';
+import { many, rate, short, span } from '../../format.js';
 import { append, fold } from '../../job_log.js';
 import { waitingFor } from '../../parts/answer.js';
 import { attempt } from '../../store.js';
@@ -53,7 +53,7 @@ export function Meta({ id, state, first }) {
   const took = end && firstAt ? end.at - firstAt : null;
   const parts = [
     first ? `first word ${span(first)}` : null,
-    usage && usage.completion_tokens ? `${count(usage.completion_tokens)} tokens` : null,
+    usage && usage.completion_tokens ? many(usage.completion_tokens, 'token') : null,
     usage && usage.completion_tokens && took > 0.05 ? `${rate(usage.completion_tokens / took)} tokens/s` : null,
     end && end.ignored && end.ignored.length ? `ignored: ${end.ignored.join(', ')}` : null,
     end && end.type === 'cancelled' ? 'stopped' : null,

@@ -7,7 +7,7 @@ rebuilds the rest of its state from the file and from the logs of jobs.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from typing import Final, Never
 from uuid import uuid4
@@ -16,7 +16,14 @@ import anyio.to_thread
 
 from api_shim.batch.job_window import JobWindow, RowDeferred, job_id_of
 from api_shim.batch.lines import InputLine, InputValidator, PendingRow, RowReader, split_lines
-from api_shim.batch.parts import ERRORS, OUTPUT, PartWriter, not_run, stored_parts
+from api_shim.batch.parts import (
+    ERRORS,
+    KEY_REVOKED,
+    OUTPUT,
+    PartWriter,
+    not_run,
+    stored_parts,
+)
 from api_shim.dependencies import Dependencies
 from contract.batches import LastStatus, LineError, StoredFile
 from contract.errors import LeaseLost, RelayUnavailable, UnknownFile
@@ -40,8 +47,8 @@ class BatchFinisher:
         self._batch = lease.batch
         self._missing: list[str] = []
 
-    async def finish(self, status: LastStatus) -> bool:
-        """Write the files, whatever the status, and end the batch.
+    async def finish(self, status: LastStatus, errors: Sequence[LineError] = ()) -> bool:
+        """Write the files, whatever the status, and end the batch; `errors` are of the whole of it.
 
         A batch that completed without a failure has no error file: clients read one as a failure.
         Returns False if the lease is lost, or if some rows have no result (any more). Raises
@@ -50,13 +57,15 @@ class BatchFinisher:
         parts = await self._batches.parts(self._batch.id)
         has_errors = status != "completed" or any(ERRORS in part for part in parts)
         output = await self._joined(parts, OUTPUT)
-        errors = await self._joined(parts, ERRORS) if has_errors else None
+        failed = await self._joined(parts, ERRORS) if has_errors else None
         lost = [
             LineError(code="output_lost", message=f"The storage of files has lost {name}.")
             for name in self._missing
         ]
         last: LastStatus = "failed" if lost else status
-        ended = await self._batches.finish(self._lease, last, files=(output, errors), errors=lost)
+        ended = await self._batches.finish(
+            self._lease, last, files=(output, failed), errors=[*errors, *lost]
+        )
         if ended:
             self._dependencies.metrics.process.series.count("batches_total", last)
         return ended
@@ -84,6 +93,11 @@ class BatchFinisher:
         )
 
 
+_REVOKED: Final = LineError(
+    code=KEY_REVOKED,
+    message="The API key that created the batch was revoked or has expired, so its requests that "
+    "had not ended were not run: create a batch of them with another key.",
+)
 _BEAT_S: Final = 1.0
 _ISSUED_AHEAD: Final = 1024
 _SHORTEST_PAUSE_S: Final = 0.02
@@ -109,6 +123,8 @@ class BatchRun:
         self._stop = asyncio.Event()
         """Set when no more rows are to be enqueued."""
         self._is_cancelled = self._batch.status == "cancelling"
+        self._is_revoked = False
+        """Whether the API key that created the batch is revoked, has expired or lost the right."""
         self._issued = lease.issued
         self._total = lease.batch.counts.total
         self._width = dependencies.settings.batch_window
@@ -121,6 +137,7 @@ class BatchRun:
         Raises LeaseLost, RelayUnavailable, StorageUnavailable: another driver resumes the batch
         later.
         """
+        await self._check_key()
         working = asyncio.create_task(self._work())
         beating = asyncio.create_task(self._renew_lease())
         try:
@@ -143,10 +160,21 @@ class BatchRun:
                 self._is_cancelled = pulse.status == "cancelling"
                 if self._is_cancelled or pulse.now >= self._batch.expires_at:
                     self._stop.set()
+                await self._check_key()
                 self._width = max(
                     1, self._dependencies.settings.batch_window // max(1, pulse.sharing)
                 )
             await asyncio.sleep(_BEAT_S)
+
+    async def _check_key(self) -> None:
+        """Notice that the key is no longer valid; raises RelayUnavailable."""
+        key_id, keys = self._batch.tenant.key_id, self._dependencies.authenticator
+        if not key_id or await keys.is_in_force(key_id, "batches"):
+            return
+        if not self._is_revoked:
+            _log.info("batch %s stops: its API key is revoked or has expired", self._batch.id)
+        self._is_revoked = True
+        self._stop.set()
 
     async def _work(self) -> None:
         if not await self._begun():
@@ -171,15 +199,19 @@ class BatchRun:
 
     async def _ended(self, done: bytes, *, is_whole: bool) -> bool:
         """Fail the rows without a result and end the batch; False if there are rows to run."""
-        gives_up = not is_whole and not self._is_cancelled
+        is_revoked = self._is_revoked and not is_whole and not self._is_cancelled
+        gives_up = not (is_whole or self._is_cancelled or is_revoked)
         status = await self._batches.finalize(self._lease, gives_up=gives_up)
         if status is None:
             raise self._lost
         if not is_whole:
+            code = KEY_REVOKED if is_revoked else f"batch_{status}"
             async with aclosing(self._source(done)) as source:
-                await self._fail_unfinished(source, f"batch_{status}")
+                await self._fail_unfinished(source, code)
             await self._parts.flush()
-        if await BatchFinisher(self._dependencies, self._batches, self._lease).finish(status):
+        finisher = BatchFinisher(self._dependencies, self._batches, self._lease)
+        errors = (_REVOKED,) if is_revoked else ()
+        if await finisher.finish("failed" if is_revoked else status, errors):
             return True
         if await self._batches.renew(self._lease, 0, 0) is None:
             raise self._lost

@@ -27,9 +27,12 @@ from telemetry.process_metrics import ProcessMetrics
 _UNPROCESSABLE: Final = 422
 _BAD_REQUEST: Final = 400
 
+KEY_REVOKED: Final = "key_revoked"
 UNFINISHED: Final[Mapping[str, str]] = {
     "batch_cancelled": "The batch was cancelled before this request was done.",
     "batch_expired": "The completion window ended before this request was done.",
+    KEY_REVOKED: "The API key that created the batch was revoked, or expired, before this "
+    "request was done.",
 }
 """Error codes of requests that did not run to their end, with their messages."""
 

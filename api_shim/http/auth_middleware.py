@@ -8,10 +8,16 @@ import asyncio
 from typing import Any, Final
 
 from fastapi import WebSocket
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api_shim.http.authentication import Authenticator, CallEnded, subprotocols
+from api_shim.http.authentication import (
+    REVOKED,
+    Authenticator,
+    CallEnded,
+    revoked,
+    subprotocols,
+)
 from api_shim.http.origins import Origins
 from api_shim.http.problems import Refusal, error_response
 from api_shim.http.websockets import refuse
@@ -27,6 +33,8 @@ METRICS_PATHS: Final = frozenset({"/metrics", "/metrics/targets"})
 """The only paths that FLEET_METRICS_KEY opens."""
 _SCRAPED: Final = METRICS_PATHS | {"/api/v1/scale"}
 """Paths that programs ask every few seconds, which do not wait long for Redis."""
+_EVENTS: Final = frozenset({b"text/event-stream", b"application/x-ndjson"})
+"""Types of bodies that are whole only with their last event."""
 _OPEN_FOLDERS: Final = ("/static-offline-docs/", "/page/")
 """Static files, which show nothing of this fleet."""
 
@@ -63,7 +71,11 @@ class AuthMiddleware:
         with authenticator.track(entry) as ended:
             scope["state"]["key_ended"] = ended
             call = _Call(scope, receive, send_with_subprotocol, ended)
-            await self._app(scope, call.receive, call.send)
+            try:
+                await self._app(scope, call.receive, call.send)
+            except ClientDisconnect:
+                if not ended.done():
+                    raise
             await call.finish()
 
 
@@ -91,7 +103,12 @@ async def _authenticate(
 
 
 class _Call:
-    """A call that ends early when its key is revoked."""
+    """A call that ends early when its key is revoked: nothing more is read, nothing more is sent.
+
+    If it waited, its response becomes a 401. A stream of events ends; any other body stays without
+    its end, so that no client takes it for whole. A call that did neither, and has its response
+    ready, sends that: it tells what was done.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, ended: CallEnded) -> None:
         self._scope = scope
@@ -100,12 +117,16 @@ class _Call:
         self._ended = ended
         self._has_request = False
         """Whether the whole request was received; after that only a disconnect can follow."""
+        self._begin: Message | None = None
+        """The message with which a response has begun, or a WebSocket was accepted."""
         self._is_responding = False
         """Whether a response has begun and not ended."""
+        self._is_cut = False
+        """Whether the application was told of a disconnect because the key was revoked."""
 
     async def receive(self) -> Message:
         """The next message of the client; a disconnect once its key is revoked."""
-        if not self._has_request:
+        if not self._has_request and not self._ended.done():
             message = await self._receive()
             self._has_request = not message.get("more_body", False)
             return message
@@ -115,6 +136,7 @@ class _Call:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if receiving.done():
                 return receiving.result()
+            self._is_cut = True
             return {"type": f"{self._scope['type']}.disconnect", "code": 1008}
         finally:
             if not receiving.done():
@@ -122,9 +144,12 @@ class _Call:
                 await asyncio.wait({receiving})
 
     async def send(self, message: Message) -> None:
-        """Send a message of the application."""
+        """Send a message of the application, unless its call was cut off."""
+        if self._is_cut:
+            return
         kind = message["type"]
         if kind in {"http.response.start", "websocket.accept"}:
+            self._begin = message
             self._is_responding = True
         elif kind == "websocket.close":
             self._is_responding = False
@@ -133,15 +158,28 @@ class _Call:
         await self._send(message)
 
     async def finish(self) -> None:
-        """End the response if the application has left it open because the key was revoked."""
-        if not self._ended.done() or not self._is_responding:
+        """End the call if it was cut off before its response was complete."""
+        if not self._is_cut or (self._begin is not None and not self._is_responding):
             return
-        if self._scope["type"] == "http":
+        if self._scope["type"] == "websocket":
+            await _close_revoked(self._send, is_open=self._begin is not None)
+        elif self._begin is None:
+            await error_response(revoked(), self._scope)(self._scope, self._receive, self._send)
+        elif _has_events(self._begin):
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-            return
-        revoked = NotAuthenticated("the key was revoked or has expired")
-        reason = f"{revoked.code}: {revoked.message}"
-        await self._send({"type": "websocket.close", "code": 4401, "reason": reason})
+
+
+def _has_events(begin: Message) -> bool:
+    """Whether a response is a stream of events, whose last one says that it is whole."""
+    types = (value for name, value in begin.get("headers", ()) if name.lower() == b"content-type")
+    return next(types, b"").partition(b";")[0] in _EVENTS
+
+
+async def _close_revoked(send: Send, *, is_open: bool) -> None:
+    if not is_open:
+        await send({"type": "websocket.accept"})
+    reason = f"{NotAuthenticated.code}: {REVOKED}"
+    await send({"type": "websocket.close", "code": 4401, "reason": reason})
 
 
 def _with_subprotocol(connection: HTTPConnection, send: Send) -> Send:

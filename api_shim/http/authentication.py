@@ -41,6 +41,8 @@ _REMEDY: Final = (
 )
 
 _NOTE_USES_S: Final = 60.0
+REVOKED: Final = "The key was revoked or has expired, or has lost a right"
+"""Why an open call has ended."""
 
 CallEnded = asyncio.Future[None]
 """Done when a call's key is no longer valid."""
@@ -165,6 +167,18 @@ class Authenticator:
         """Whether any key was configured when the table was last read."""
         return self._table.count > 0
 
+    async def is_in_force(self, key_id: str, permission: Permission) -> bool:
+        """Whether a key is neither revoked nor expired, and has this permission.
+
+        Raises RelayUnavailable: what cannot be read is no reason to end anything.
+        """
+        if time.monotonic() - self._refreshed_at > self._settings.key_max_age_s:
+            await self._refresh()
+        if not self._table.revision:
+            return True  # Redis has lost the keys, not revoked them.
+        entry = self._table.entries.get(key_id)
+        return entry is not None and entry.is_valid(self._now()) and entry.owner.may(permission)
+
     async def refresh(self) -> None:
         """Read the table now; raises RelayUnavailable."""
         if self._refreshing is not None:
@@ -182,6 +196,7 @@ class Authenticator:
             with suppress(RelayUnavailable):
                 await self._refresh()
                 await self._note_uses()
+            self._end_calls()
             await asyncio.sleep(self._settings.key_max_age_s / 2)
 
     async def _note_uses(self) -> None:
@@ -212,6 +227,10 @@ class Authenticator:
                 "restore its data, or restart the shim if Redis is meant to be empty"
             )
         self._table, self._refreshed_at = table, began_at
+        self._end_calls()
+
+    def _end_calls(self) -> None:
+        """End the calls of keys that are revoked or have expired, also while Redis is silent."""
         for ended, call in self._calls.items():
             if not ended.done() and not self._may_go_on(call):
                 ended.set_result(None)
@@ -222,6 +241,8 @@ class Authenticator:
             return not self._table.count
         entry = self._table.entries.get(call.entry.facts.id)
         if entry is None or entry.digest != call.entry.digest or not entry.is_valid(self._now()):
+            return False
+        if call.entry.owner.admin and not entry.owner.admin:
             return False
         return call.permission is None or entry.owner.may(call.permission)
 
@@ -255,6 +276,11 @@ class Authenticator:
         self._open[key_id] -= 1
         if not self._open[key_id]:
             del self._open[key_id]
+
+
+def revoked() -> NotAuthenticated:
+    """The error of a call whose key was revoked, or has expired, while it was open."""
+    return NotAuthenticated(f"{REVOKED}: {_REMEDY}.")
 
 
 def _too_many_calls(most: int) -> Refusal:

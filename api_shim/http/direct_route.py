@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from api_shim.bodies.json_scan import LARGE_BYTES
 from api_shim.http.access_log import LoggedCall
-from api_shim.http.authentication import Authenticator
+from api_shim.http.authentication import Authenticator, revoked
 from api_shim.http.headers import Preferences
 from api_shim.http.json_body import validate_json
 from api_shim.http.ordinary_call import OrdinaryClient, OrdinaryHead, ordinary_head
@@ -120,12 +120,13 @@ async def _serve(
     client: OrdinaryClient,
     call: LoggedCall,
 ) -> None:
-    """Send the response of a route, or that to its error; end a stream whose key was revoked."""
+    """Send the response of a route, or that to its error; end a call whose key was revoked."""
     try:
         await route.respond(scope, client, head.preferences, call.send)
     except _REPORTED as error:
         if call.status is not None:
             raise
-        await error_response(error, scope)(scope, client, call.send)
+        reported = revoked() if client.is_revoked else error
+        await error_response(reported, scope)(scope, client, call.send)
     if not call.is_complete and client.is_revoked:
         await call.send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
-from api_shim.http.authentication import PROXIED, CallEnded
+from api_shim.http.authentication import PROXIED, CallEnded, revoked
 from api_shim.http.headers import BACKEND_NAME, SESSION, Preferences
 from api_shim.http.listening import is_loopback
 from contract.conversations import LONGEST_KEY, key_of
@@ -125,7 +125,10 @@ class OrdinaryClient:
         return self._key_ended.done()
 
     async def body(self) -> bytes:
-        """The whole body; raises ClientDisconnect if the client leaves before its end."""
+        """The whole body; raises ClientDisconnect if the client leaves before its end.
+
+        Raises NotAuthenticated if its key was revoked meanwhile.
+        """
         pieces: list[bytes] = []
         while True:
             message = await self._receive()
@@ -133,6 +136,8 @@ class OrdinaryClient:
                 raise ClientDisconnect
             pieces.append(message.get("body", b""))
             if not message.get("more_body"):
+                if self.is_revoked:
+                    raise revoked()
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def watch(self, on_disconnect: Callable[[], None]) -> Callable[[], None]:

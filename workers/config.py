@@ -37,6 +37,7 @@ DEFAULT_SLOTS: Final[Mapping[str, int]] = {
 }
 """Concurrent chats, embeds or reranks where neither configuration nor server has a number."""
 
+_LONGEST_SECRET: Final = 8192
 _SINGLE: Final[frozenset[Kind]] = frozenset({"pull", "create", "image", "load", "unload"})
 """Kinds that keep a backend's disk or memory busy: one at a time."""
 _FEW: Final = 4
@@ -50,13 +51,40 @@ texts."""
 def configured(environ: Mapping[str, str], file: Path = Path("fleet.toml")) -> list[BackendConfig]:
     """Return every backend that the file's `[backends]` and the environment name, by name.
 
-    An entry is a DSN, as in `box = "ollama://10.0.0.5"`, or a table of the fields of
-    BackendConfig. Raises DsnError, which names the entry and never repeats a key; InvalidSetting if
-    the file is not trusted.
+    An entry is a DSN, as in `box = "ollama://10.0.0.5"`, `@` and the name of a file that holds
+    one, or a table of the fields of BackendConfig. Raises DsnError, which names the entry and
+    never repeats a key; InvalidSetting if the file is not trusted.
     """
     found = {config.name: config for config in _from_file(file)}
-    found |= {config.name: config for config in from_environment(environ)}
+    found |= {config.name: config for config in from_environment(_with_files(environ))}
     return [found[name] for name in sorted(found)]
+
+
+def secret_file(name: str, path: Path) -> str:
+    """The one line of a file with a secret; `name` is the setting or option that names it.
+
+    Raises DsnError, which never repeats what the file holds.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LONGEST_SECRET + 1).decode().strip()
+    except OSError as error:
+        raise DsnError(f"{name}: {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DsnError(f"{name}: {path} is not a file of text") from None
+    if not text or len(text) > _LONGEST_SECRET or len(text.splitlines()) > 1:
+        raise DsnError(f"{name}: {path} must hold one line of at most {_LONGEST_SECRET} bytes")
+    return text
+
+
+def _with_files(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment, with the contents of the files that `LLM_<NAME>=@/path` names."""
+    named = {
+        variable: secret_file(variable, Path(value[1:]))
+        for variable, value in environ.items()
+        if variable.startswith(VARIABLE_PREFIX) and value.startswith("@/")
+    }
+    return {**environ, **named} if named else environ
 
 
 def _from_file(file: Path) -> list[BackendConfig]:
@@ -77,7 +105,10 @@ def _from_file(file: Path) -> list[BackendConfig]:
 
 def _entry(file: Path, name: str, entry: Any) -> BackendConfig:
     if isinstance(entry, str):
-        return parse(VARIABLE_PREFIX + name, entry)
+        variable = VARIABLE_PREFIX + name
+        if entry.startswith("@"):
+            entry = secret_file(f"{file}: {name}", file.parent / entry[1:])
+        return parse(variable, entry)
     if not isinstance(entry, dict):
         raise DsnError(f"{file}: [backends] {name} must be a DSN or a table")
     try:

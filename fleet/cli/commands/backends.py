@@ -41,8 +41,8 @@ def add(
         str,
         typer.Argument(
             metavar="NAME=DSN",
-            help="As in box=ollama://10.0.0.5:11434; NAME=- reads the DSN from stdin, which keeps "
-            "its key out of the process list.",
+            help="As in box=ollama://10.0.0.5:11434; NAME=@FILE reads the DSN, with its key, from "
+            "a file, NAME=- from stdin.",
         ),
     ],
     *,
@@ -50,7 +50,9 @@ def add(
     url: Url = None,
 ) -> None:
     """Start a worker for a backend in the running fleet; it stops with `fleet up`."""
-    name, equals, dsn = backend.partition("=")
+    from fleet.cli.secret_options import backend_given  # noqa: PLC0415 - slow to import
+
+    name, equals, dsn = backend_given(backend, "backends add").partition("=")
     if not (name and equals and dsn):
         raise typer.BadParameter("expected NAME=DSN, as in box=ollama://10.0.0.5:11434")
     run(_add(name, sys.stdin.readline().strip() if dsn == "-" else dsn, Terminal(json=json), url))

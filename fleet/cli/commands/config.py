@@ -85,7 +85,9 @@ def _origin(name: str, file: dict[str, Any]) -> str:
 def _backends() -> Iterator[Setting]:
     for variable in sorted(os.environ):
         value = os.environ[variable]
-        if variable in WELL_KNOWN or (variable.startswith(VARIABLE_PREFIX) and "://" in value):
+        if variable.startswith(VARIABLE_PREFIX) and value.startswith("@/"):
+            yield Setting(variable, value, "environment")  # the name of a file
+        elif variable in WELL_KNOWN or (variable.startswith(VARIABLE_PREFIX) and "://" in value):
             yield Setting(variable, f"{value.partition('://')[0]}://***", "environment")
     for name in _file().get("backends", {}):
         yield Setting(f"backends.{name}", "***", "fleet.toml")

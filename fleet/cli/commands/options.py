@@ -28,8 +28,8 @@ ApiKey = Annotated[
     str | None,
     typer.Option(
         "--api-key",
-        help="API key; other users of this machine may see it in the process list.  "
-        "[default: FLEET_API_KEY]",
+        metavar="@FILE",
+        help="File with the API key.  [default: FLEET_API_KEY]",
     ),
 ]
 Backend = Annotated[str | None, typer.Option("--backend", "-b", help="Name of the backend.")]
@@ -88,6 +88,14 @@ def time_of(at: str | None, option: str = "--at") -> float | None:
         raise typer.BadParameter(f"{option}: {error}") from None
 
 
+def _key(given: str | None) -> SecretStr | None:
+    if given is None:
+        return None
+    from fleet.cli.secret_options import api_key_given  # noqa: PLC0415 - slow to import
+
+    return api_key_given(given)
+
+
 def with_key(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--api-key` to a command that sends requests, which is one that has `--url`."""
     signature = inspect.signature(command, eval_str=True)
@@ -96,7 +104,7 @@ def with_key(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def command_with_key(*args: Any, api_key: str | None = None, **options: Any) -> Any:
-        token = api_key_option.set(SecretStr(api_key) if api_key else None)
+        token = api_key_option.set(_key(api_key))
         try:
             return command(*args, **options)
         finally:

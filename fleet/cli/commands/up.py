@@ -16,7 +16,11 @@ Port = Annotated[
 ]
 DataFolder = Annotated[Path | None, typer.Option(help="Data folder.  [default: FLEET_DATA_DIR]")]
 Backends = Annotated[
-    list[str] | None, typer.Option(metavar="NAME=DSN", help="As in box=ollama://10.0.0.5.")
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=DSN",
+        help="As in box=ollama://10.0.0.5; NAME=@FILE reads the DSN, with its key, from a file.",
+    ),
 ]
 Scale = Annotated[
     list[str] | None,
@@ -53,6 +57,7 @@ def up(
     It prints five lines, then only changes; `fleet logs` has the output of its processes.
     """
     from fleet.cli.foreground import serve  # noqa: PLC0415 - slow to import
+    from fleet.cli.secret_options import backend_given  # noqa: PLC0415 - slow to import
 
     run(
         serve(
@@ -60,7 +65,7 @@ def up(
             shims=shims,
             workers=workers,
             data_dir=data_dir,
-            given=backend or (),
+            given=[backend_given(each) for each in backend or ()],
             variables={"FLEET_INSECURE": "true"} if insecure else {},
             scales=scale or (),
             down_after_s=scale_down_after,

@@ -133,14 +133,24 @@ def test_no_key_a_wrong_one_and_one_that_may_not_are_4(fleet: Command, shim: Key
 
 @pytest.mark.parametrize("words", [("jobs", "list"), ("ls",), ("queues",), ("backends",)])
 def test_every_command_takes_a_key_as_an_option(
-    words: tuple[str, ...], fleet: Command, shim: Keyed
+    words: tuple[str, ...], fleet: Command, shim: Keyed, tmp_path: Path
 ) -> None:
-    given = ("--api-key", shim.key)
+    file = tmp_path / "key"
+    file.write_text(f"{shim.key}\n")
+    given = ("--api-key", f"@{file}")
 
     assert fleet(*words, FLEET_URL=shim.url).returncode == 4
     assert fleet(*words, *given, FLEET_URL=shim.url).returncode == 0
     assert fleet(*words, *given, FLEET_URL=shim.url, FLEET_API_KEY="flk_wrong").returncode == 0
     assert fleet(*words, FLEET_URL=shim.url).returncode == 4
+
+
+def test_a_key_on_the_command_line_is_refused_with_the_remedy(fleet: Command, shim: Keyed) -> None:
+    refused = fleet("jobs", "list", "--api-key", shim.key, FLEET_URL=shim.url)
+
+    assert refused.returncode == 2
+    assert "--api-key @FILE" in " ".join(refused.stderr.split())
+    assert shim.key not in refused.stderr
 
 
 def test_a_client_makes_lists_and_revokes_keys(shim: Keyed) -> None:

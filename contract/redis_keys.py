@@ -326,7 +326,10 @@ def residence(backend: str, model: str) -> str:
 
 
 def vector(backend: str, digest: str) -> str:
-    """String with a cached vector (float32); `digest` is of model, options and text."""
+    """String with a cached vector (float32).
+
+    `digest` is of model, options and text, behind the tenant and a colon unless they share vectors.
+    """
     return f"fleet:vector:{backend}:{digest}"
 
 

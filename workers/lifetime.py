@@ -108,7 +108,7 @@ class WorkerLifetime:
         ttl_s = settings.embed_cache_ttl_s
         memory = VectorCache(connection, config.name, ttl_s) if ttl_s else None
         endpoints = []
-        for address, each in config.each.items():
+        for number, (address, each) in enumerate(config.each.items(), start=1):
             adapter = build(each)
             if isinstance(adapter, HasModelLease):
                 adapter.use_model_lease(ModelLeases(connection, config.name, settings.worker_name))
@@ -116,7 +116,13 @@ class WorkerLifetime:
             home = home_of(address, socket.gethostname(), settings.worker_name)
             endpoints.append(
                 Endpoint(
-                    adapter, address, self._breaker, self._slots_each, packers=packers, home=home
+                    adapter,
+                    address,
+                    self._breaker,
+                    self._slots_each,
+                    packers=packers,
+                    home=home,
+                    label=f"{config.name}/{number}",
                 )
             )
         return EndpointPool(endpoints, self._changed.set)
@@ -132,6 +138,7 @@ class WorkerLifetime:
             budget=Budget(settings.embed_pack_texts, settings.embed_pack_tokens),
             max_requests=max(1, min(settings.embed_requests, embed_requests_of(self._config))),
             wait_s=settings.embed_pack_wait_s,
+            shares_vectors=settings.embed_cache_shared,
         )
         if isinstance(adapter, Embed):
             found["embed"] = Packer(
@@ -217,7 +224,7 @@ class WorkerLifetime:
             tracing=self._tracing,
             backend_type=self._config.type,
             moves=Moves(connection),
-            addresses=len(self._config.each),
+            addresses=tuple(self._config.each),
             images=ImageFetcher(
                 most_bytes=connection.settings.max_images_bytes,
                 at_once_bytes=self._settings.images_at_once_bytes,

@@ -1,8 +1,7 @@
 """Settings of a worker process besides those of the relay; read once, in app.py."""
 
-import os
-import socket
 from pathlib import Path
+from secrets import token_hex
 from typing import Annotated, get_args
 
 from pydantic import Field, field_validator
@@ -20,9 +19,10 @@ class WorkerSettings(MetricsSettings, TraceSettings):
     worker_backend: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")] = "scripted"
     """Name of the backend that this process serves."""
     worker_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")] = Field(
-        default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}"
+        default_factory=lambda known: f"{known.get('worker_backend', 'worker')}-{token_hex(4)}"
     )
-    """Unique per start, so that leases of a former process are not taken for those of this one."""
+    """Unique per start, so that leases of a former process are not taken for those of this one.
+    Tenants see it, so the default tells neither host nor process."""
     worker_kinds: str = ""
     """Kinds of jobs to serve, as in `chat,embed`; empty: all that the backend can do."""
     metrics_address: str = "127.0.0.1"
@@ -73,6 +73,9 @@ class WorkerSettings(MetricsSettings, TraceSettings):
     """Embed requests at once to one address, where its slots allow as many."""
     embed_cache_ttl_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 0
     """Seconds for which a computed vector is reused for the same text; 0: not at all."""
+    embed_cache_shared: bool = False
+    """Whether tenants share computed vectors: times then tell one whether another has embedded a
+    text."""
     watchdog_s: Seconds = 60
     """Seconds without an answer from Redis, or without a ticket while some wait, before exit; at
     least FLEET_RENEW_S + FLEET_COMMAND_TIMEOUT_S."""

@@ -218,8 +218,8 @@ class Worker:
             claim = await self._claim(turn, claim_filter)
             if claim is None:
                 return None
-            address = reservation.move(claim.job_id, claim.loaded, claim.conversation, claim.home)
-            job = await self._queue.start(claim, address, reservation.home)
+            label = reservation.move(claim.job_id, claim.loaded, claim.conversation, claim.home)
+            job = await self._queue.start(claim, label, reservation.home)
             if job is not None:
                 return job
         return None
@@ -280,7 +280,7 @@ class Worker:
         run = Run(
             job=job,
             backend=reservation.adapter,
-            packer=reservation.packer,
+            packer=reservation.packer_for(record.tenant),
             prompt_slot=reservation.prompt_slot,
             attempt_log=log,
             observer=RunReports(record.id, reservation, state.affinity, self._reporter),

@@ -84,11 +84,12 @@ async def packing(
     tokens: int = 16384,
     max_requests: int = 2,
     wait_s: float = 0.02,
+    shares_vectors: bool = False,
     **options: Any,
 ) -> AsyncGenerator[Stage]:
     """A packer with an adapter of this type."""
     async with against_server(type) as (backend, server):
-        rules = PackingRules(Budget(texts, tokens), max_requests, wait_s)
+        rules = PackingRules(Budget(texts, tokens), max_requests, wait_s, shares_vectors)
         capacities: list[bool] = []
         packer = Packer(
             backend,

@@ -17,11 +17,11 @@ from workers.backends.protocols import Embed, LimitsEmbedBatch, Stream
 from workers.embedding.options import PackingOptions, Text, texts_of
 from workers.embedding.packing_check import PackingChecks
 from workers.embedding.request_sender import Budget, RequestSender
-from workers.embedding.text_queue import EmbedJob
+from workers.embedding.text_queue import EmbedJob, QueuedText
 
 
 class VectorMemory(Protocol):
-    """Stores vectors by the digest of text and options; never raises."""
+    """Stores vectors by tenant and the digest of text and options; never raises."""
 
     async def get(self, digests: Sequence[str]) -> list[bytes | None]:
         """Rows of little-endian float32, in the order of the digests; None is unknown."""
@@ -47,6 +47,8 @@ class PackingRules:
     """Concurrent requests."""
     wait_s: float = 0.005
     """Longest wait for further texts, only while the backend is busy."""
+    shares_vectors: bool = False
+    """Whether tenants share vectors."""
 
 
 class Packer:
@@ -100,9 +102,12 @@ class Packer:
         self._expected += change
         self._notify_capacity()
 
-    async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
-        """The vectors of one job, in order, in blocks; raises BackendError."""
-        options, job = PackingOptions.of(request), EmbedJob(texts_of(request))
+    async def embed(
+        self, request: EmbedRequest, tenant: str = ""
+    ) -> Stream[Phase | Vectors | Done]:
+        """The vectors of one job of a tenant, in order, in blocks; raises BackendError."""
+        scope = "" if self._rules.shares_vectors else tenant
+        options, job = PackingOptions.of(request), EmbedJob(texts_of(request), scope)
         self._jobs.add(job)
         self._recent_counts.append(request.count)
         self._max_texts = self._budget(request.model).texts
@@ -150,7 +155,7 @@ class Packer:
         texts = job.texts[job.queued : job.yielded + self._window(options)]
         if not texts:
             return
-        known = await self._known(options, texts)
+        known = await self._known(options, texts, job.scope)
         queue, now = self._sender.queue(options), asyncio.get_running_loop().time()
         for row in known:
             if row is None:
@@ -161,19 +166,19 @@ class Packer:
         self._sender.send_due()
 
     async def _known(
-        self, options: PackingOptions, texts: Sequence[Text]
+        self, options: PackingOptions, texts: Sequence[Text], scope: str
     ) -> Sequence[bytes | None]:
         # Where a batch changes vectors, one from a batch is not reused.
         if self._memory is None or self.packs(options.model) is False:
             return [None] * len(texts)
-        known = await self._memory.get([options.digest(text) for text in texts])
+        known = await self._memory.get([_name(options, text, scope) for text in texts])
         # Versions before 0.2 stored NaN, too.
         return [row if row is not None and is_finite(row) else None for row in known]
 
-    def _keep(self, options: PackingOptions, rows: Mapping[Text, bytes]) -> None:
+    def _keep(self, options: PackingOptions, rows: Mapping[QueuedText, bytes]) -> None:
         if self._memory is None or self.packs(options.model) is False or len(self._puts) >= _PUTS:
             return
-        named = {options.digest(text): row for text, row in rows.items()}
+        named = {_name(options, each.text, each.scope): row for each, row in rows.items()}
         task = asyncio.create_task(self._memory.put(named))
         self._puts.add(task)
         task.add_done_callback(self._puts.discard)
@@ -184,11 +189,19 @@ class Packer:
             self._on_capacity_change()
 
 
+def _name(options: PackingOptions, text: Text, scope: str) -> str:
+    """The name of a vector in the memory."""
+    digest = options.digest(text)
+    return f"{scope}:{digest}" if scope else digest
+
+
 class ExpectedJob:
     """A job that a packer expects, until its texts arrive or it is known that none will."""
 
-    def __init__(self, packer: Embed, count: Callable[[int], None]) -> None:
+    def __init__(self, packer: Packer, count: Callable[[int], None]) -> None:
         """Made by `Packer.expect_job`, which has counted it; `count` changes that number."""
+        self.tenant = ""
+        """Whose job it is, once that is known."""
         self._packer = packer
         self._count = count
         self._is_expected = True
@@ -196,7 +209,7 @@ class ExpectedJob:
     def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """Embed the job's texts together with those of other jobs; raises BackendError."""
         self.settle()
-        return self._packer.embed(request)
+        return self._packer.embed(request, self.tenant)
 
     def settle(self) -> None:
         """Expect the job no longer; a second call changes nothing."""

@@ -82,7 +82,7 @@ class RequestSender:
         *,
         max_requests: int,
         wait_s: float,
-        on_rows: Callable[[PackingOptions, Mapping[Text, bytes]], None],
+        on_rows: Callable[[PackingOptions, Mapping[QueuedText, bytes]], None],
     ) -> None:
         """`budget` is called with a model, `on_rows` with the vectors of each request."""
         self._backend = backend
@@ -224,7 +224,7 @@ class RequestSender:
         self._checks.answered(queue.options.model)
         for text in texts:
             self._suspects.pop(text.text, None)
-        self._on_rows(queue.options, {text.text: row for text, row in rows.items()})
+        self._on_rows(queue.options, rows)
 
     @staticmethod
     def _deliver(queue: TextQueue, found: Mapping[QueuedText, bytes]) -> None:

@@ -1,4 +1,8 @@
-"""The queue of texts that wait for a request, shared by embed jobs that ask for the same text."""
+"""The queue of texts that wait for a request, shared by embed jobs that ask for the same text.
+
+Jobs of different scopes share requests, but no text: how soon a vector comes would tell one tenant
+what another one embeds.
+"""
 
 import asyncio
 from base64 import b64encode
@@ -16,13 +20,14 @@ _BLOCK_BYTES: Final = 512 * 1024
 class QueuedText:
     """A text that is embedded once for all jobs that need it."""
 
-    __slots__ = ("jobs", "key", "rank", "request", "since", "text", "tokens")
+    __slots__ = ("jobs", "key", "rank", "request", "scope", "since", "text", "tokens")
 
-    def __init__(self, key: Hashable, text: Text, tokens: int, rank: int, since: float) -> None:
-        """`since` is the loop's time when it was queued; the lowest `rank` is sent first."""
+    def __init__(self, key: Hashable, job: "EmbedJob", at: int, rank: int, since: float) -> None:
+        """The text `at` of a job; `since` is the loop's time, the lowest `rank` is sent first."""
         self.key = key
-        self.text = text
-        self.tokens = tokens
+        self.scope = job.scope
+        self.text = job.texts[at]
+        self.tokens = job.tokens[at]
         self.rank = rank
         self.since = since
         self.jobs: dict[EmbedJob, list[int]] = {}
@@ -45,9 +50,10 @@ class QueuedText:
 class EmbedJob:
     """The texts of one job, and its rows until they are yielded."""
 
-    def __init__(self, texts: Sequence[Text]) -> None:
-        """No text is queued yet."""
+    def __init__(self, texts: Sequence[Text], scope: str = "") -> None:
+        """No text is queued yet; vectors are shared among jobs of the same `scope`."""
         self.texts = texts
+        self.scope = scope
         self.tokens = [tokens_of(text) for text in texts]
         self.queued = 0
         """Texts that were queued or had a cached vector."""
@@ -144,8 +150,8 @@ class EmbedJob:
 class TextQueue:
     """Texts with the same options: those that wait, and those that were sent.
 
-    A text that is already here is not added twice: both jobs get its vector. Jobs take turns: each
-    has one text queued before any has two.
+    A text of the same scope that is already here is not added twice: both jobs get its vector. Jobs
+    take turns: each has one text queued before any has two.
     """
 
     def __init__(self, options: PackingOptions) -> None:
@@ -176,11 +182,11 @@ class TextQueue:
         at = job.queued
         job.queued += 1
         text = job.texts[at]
-        key: Hashable = (None if shares else id(job), text)
+        key: Hashable = (job.scope if shares else id(job), text)
         queued = self.waiting.get(key) or self.sent.get(key)
         if queued is None:
             job.rank = max(job.rank + 1, self._rank)
-            queued = self.waiting[key] = QueuedText(key, text, job.tokens[at], job.rank, now)
+            queued = self.waiting[key] = QueuedText(key, job, at, job.rank, now)
         queued.jobs.setdefault(job, []).append(at)
         job.pending.add(queued)
 

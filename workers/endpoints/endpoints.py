@@ -65,15 +65,18 @@ class Endpoint:
         *,
         packers: Mapping[str, Packer | PairPacker] = MappingProxyType({}),
         home: str = "",
+        label: str = "",
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Start without a probe and without a job.
 
         `breaker` makes circuits, `slots` are by queue; `packers` run jobs of their kind in place
-        of the adapter. `home` is the id of the address (prompt_places.py), `clock` is in seconds.
+        of the adapter. `home` is the id of the address (prompt_places.py), `label` its name for
+        tenants, `clock` is in seconds.
         """
         self.adapter = adapter
         self.address = address
+        self.label = label or address
         self.breaker = breaker(endpoint_works)
         self.model_circuits = ModelCircuits(partial(breaker, model_works))
         self.has_contexts = (
@@ -197,9 +200,10 @@ class Reservation:
         """Which jobs neither this endpoint nor another one with a free slot may run now."""
         return self._pool.limits(self._queue, self._endpoint)
 
-    @property
-    def packer(self) -> Embed | Rerank | None:
-        """What runs the job in place of the adapter (embedding/packer.py, pair_packer.py)."""
+    def packer_for(self, tenant: str) -> Embed | Rerank | None:
+        """What runs a tenant's job instead of the adapter (embedding/packer.py, pair_packer.py)."""
+        if self._expected_job is not None:
+            self._expected_job.tenant = tenant
         return self._expected_job
 
     def move(
@@ -211,8 +215,8 @@ class Reservation:
     ) -> str | None:
         """Move to the endpoint that is best for the claimed job, whose model is `loaded` this way.
 
-        Its `conversation` ran last at `home`. Returns the address for the event `started`; None if
-        the backend has only one.
+        Its `conversation` ran last at `home`. Returns the label of the address for the event
+        `started`; None if the backend has only one.
         """
         self._job_id = job_id
         failed_at = self._pool.failed_at.get(job_id)
@@ -223,8 +227,8 @@ class Reservation:
         self._take_prompt_slot(conversation)
         self._endpoint.conversations += conversation is not None and home is None
         if self._is_broadcast:
-            return ", ".join(endpoint.address for endpoint in self._pool.all)
-        return self._endpoint.address if len(self._pool.all) > 1 else None
+            return ", ".join(endpoint.label for endpoint in self._pool.all)
+        return self._endpoint.label if len(self._pool.all) > 1 else None
 
     def _take_prompt_slot(self, conversation: str | None) -> None:
         slots = self._endpoint.prompt_slots
@@ -316,8 +320,8 @@ class EndpointPool:
     @property
     def broadcast(self) -> Broadcast:
         """All endpoints as one backend (broadcast.py)."""
-        adapters = {endpoint.address: endpoint.adapter for endpoint in self.all}
-        up = [endpoint.address for endpoint in self.all if endpoint.breaker.open_until is None]
+        adapters = {endpoint.label: endpoint.adapter for endpoint in self.all}
+        up = [endpoint.label for endpoint in self.all if endpoint.breaker.open_until is None]
         return Broadcast(self.name, adapters, up)
 
     @property

@@ -67,7 +67,8 @@ class Started(Event):
     worker: str
     backend: str
     endpoint: str | None = None
-    """Address without credentials, where the backend has several."""
+    """Which of the backend's addresses it is, as in `box/2`, where there are several: admins find
+    it in the backend's report."""
     model: str | None = None
     nonce: str | None = None
     """Random text of this attempt. A cursor `<id>.<nonce>` is exact even if Redis was restored

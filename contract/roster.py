@@ -43,7 +43,9 @@ class EndpointReport(WireModel):
     """One of a backend's addresses as one worker sees it."""
 
     address: str
-    """Without credentials."""
+    """Without credentials; for others than admins its label."""
+    label: str = ""
+    """Its name in events and for tenants, as in `box/2`: the second address of this worker."""
     healthy: bool
     error: str | None = None
     """Why it is not healthy."""
@@ -59,7 +61,8 @@ class BackendReport(WireModel):
     name: str
     type: str
     endpoint: str
-    """Address without credentials; the first one if there are several."""
+    """Address without credentials; the first one if there are several. For others than admins its
+    label."""
     endpoints: tuple[EndpointReport, ...] = ()
     """Every address."""
     healthy: bool
@@ -94,8 +97,9 @@ class WorkerReport(WireModel):
 
     v: int
     name: str
-    host: str
-    pid: int
+    host: str | None = None
+    """Null for others than admins, as `pid` and `metrics_url`."""
+    pid: int | None = None
     started_at: float
     """Unix seconds."""
     draining: bool = False

@@ -358,7 +358,7 @@ class Queue:
     async def start(
         self, claim: Claim, endpoint: str | None = None, home: str | None = None
     ) -> StartedJob | None:
-        """Write `started` into the log of a claimed job, with the address where it will run.
+        """Write `started` into the log of a claimed job, with the label of the job's address.
 
         `home` is the id of that address, where later messages of the conversation should run.
 

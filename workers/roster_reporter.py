@@ -117,6 +117,7 @@ class RosterReporter:
         return tuple(
             EndpointReport(
                 address=endpoint.address or self._config.type,
+                label=endpoint.label,
                 healthy=endpoint.error is None,
                 error=endpoint.error,
                 circuit_open_until=self._unix(endpoint.breaker.open_until),

@@ -69,6 +69,7 @@ from relay.log import Log
 from relay.publisher import AttemptLog
 from relay.queue import Queue, StartedJob
 from relay.records import requested
+from telemetry.addresses import without_addresses
 from telemetry.process_metrics import ProcessMetrics
 from telemetry.tracing import Tracing
 from workers.backends.protocols import (
@@ -147,8 +148,8 @@ class RunServices:
     backend_type: str
     """As in a DSN: `ollama`, `vllm`."""
     moves: Moves
-    addresses: int
-    """Of the backend."""
+    addresses: tuple[str, ...]
+    """Of the backend: no event may tell them."""
     images: ImageFetcher
 
 
@@ -182,6 +183,7 @@ class Run:
         except (LeaseLost, RelayUnavailable):
             raise
         except (BackendError, NewerVersion) as error:
+            self._hide_addresses(error)
             record = self.job.record
             if (elsewhere := await self._elsewhere(error)) is not None:
                 return elsewhere
@@ -212,7 +214,9 @@ class Run:
         job = await services.moves.movable(record, self.job.request)
         since = max(record.created_at, record.not_before or 0.0)
         waited_s = services.connection.now() - since
-        if job is None or not falls_back(error, waited_s, job.wait_s, addresses=services.addresses):
+        if job is None or not falls_back(
+            error, waited_s, job.wait_s, addresses=len(services.addresses)
+        ):
             return None
         at = await services.moves.next(job)
         if at is None and type(error) not in STAYS:
@@ -234,6 +238,13 @@ class Run:
             math.inf if busy_wait_s is None else busy_wait_s,
             waited_s,
         )
+
+    def _hide_addresses(self, error: FleetError) -> None:
+        """Take the backend's addresses out of an error, which then may be told to its client."""
+        public = without_addresses(error.message, self.services.addresses, self.backend.name)
+        if public != error.message:
+            _log.warning("job %s: %s", self.job.record.id, error.message)
+            error.message, error.args = public, (public,)
 
     def _unexpected(self, error: Exception, deadline: asyncio.Timeout) -> FleetError:
         if isinstance(error, TimeoutError) and deadline.expired():

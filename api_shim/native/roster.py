@@ -4,14 +4,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api_shim.dependencies import Injected
+from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal, documented
 from api_shim.native.jobs import json_response
+from api_shim.submission.public_roster import without_hosts
+from api_shim.submission.roster_cache import pools
 from api_shim.submission.roster_views import BackendView, ModelView, backend_view, model_views
 from contract.errors import UnknownBackend
 from contract.roster import WorkerReport
+from contract.tenants import Tenant
 from contract.wire import WireModel
+from relay.roster import Roster
 
 router = APIRouter(prefix="/api/v1", tags=["roster"])
 
@@ -41,8 +45,11 @@ class WorkerList(WireModel):
     responses=documented(503),
 )
 async def backends(dependencies: Injected, caller: Caller) -> Response:
-    """List backends: health, capabilities, models and workers, of which there may be none."""
-    found = (await dependencies.roster.pools_of(caller)).values()
+    """List backends: health, capabilities, models and workers, of which there may be none.
+
+    Others than admins get labels in place of addresses.
+    """
+    found = pools(*await _seen(dependencies, caller)).values()
     return json_response(BackendList(backends=tuple(backend_view(pool) for pool in found)))
 
 
@@ -71,7 +78,13 @@ async def models(
     "/workers", operation_id="list_workers", response_model=WorkerList, responses=documented(503)
 )
 async def workers(dependencies: Injected, caller: Caller) -> Response:
-    """List live workers with their reports."""
+    """List live workers with their reports; hosts, processes and addresses are for admins."""
+    found = await _seen(dependencies, caller)
+    return json_response(WorkerList(workers=tuple(found.workers)))
+
+
+async def _seen(dependencies: Dependencies, caller: Tenant) -> Roster:
+    """What a caller may see of the roster now; raises RelayUnavailable."""
     await dependencies.roster.read()
     roster, _ = dependencies.roster.seen_by(caller)
-    return json_response(WorkerList(workers=tuple(roster.workers)))
+    return without_hosts(roster, caller)

@@ -21,6 +21,7 @@ from api_shim.overview.fleet_state import (
 )
 from api_shim.overview.pace import Pace
 from api_shim.submission.caller_rights import visible
+from api_shim.submission.public_roster import without_hosts
 from api_shim.submission.roster_cache import Pool, RosterCache, pools
 from api_shim.submission.roster_views import backend_view
 from contract.json_lines import json_line
@@ -87,6 +88,7 @@ class FleetReader:
         """The fleet as this tenant sees it: an admin sees all."""
         serving: dict[str, list[QueueReport]] = {}
         roster = visible(reading.roster, tenant.models, tenant.backends)
+        roster = without_hosts(roster, tenant)
         workers = roster.workers
         for worker in workers:
             for queue in worker.queues if not worker.draining else ():

@@ -74,8 +74,9 @@ class WorkerSummary(WireModel):
     """A live worker."""
 
     name: str
-    host: str
-    pid: int
+    host: str | None
+    """Null for others than admins, as `pid`."""
+    pid: int | None
     started_at: float
     """Unix seconds."""
     draining: bool
@@ -99,6 +100,7 @@ class BackendSummary(WireModel):
     circuit_open_until: float | None
     """Unix seconds until which no worker sends it jobs."""
     endpoints: tuple[str, ...]
+    """Addresses; for others than admins labels, as in `box/2`."""
     endpoints_down: tuple[str, ...]
     capabilities: tuple[Capability, ...]
     workers: int

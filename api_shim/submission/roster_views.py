@@ -24,7 +24,7 @@ class BackendView(WireModel):
     error: str | None
     """An error of it, or of one of its endpoints, that a worker reports."""
     endpoints: tuple[str, ...]
-    """Every address, without credentials."""
+    """Every address, without credentials; for others than admins its label, as in `box/2`."""
     endpoints_down: tuple[str, ...] = ()
     """Addresses that are unhealthy or have an open circuit at a worker."""
     circuit_open_until: float | None = None

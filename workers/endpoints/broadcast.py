@@ -36,10 +36,10 @@ class Broadcast:
     """All endpoints as one backend that can only be managed."""
 
     def __init__(self, name: str, adapters: Mapping[str, Backend], up: Sequence[str]) -> None:
-        """Take the adapters by address, and the addresses that are not known to be down."""
+        """Take the adapters by label, and the labels that are not known to be down."""
         self.name = name
         self._all = dict(adapters)
-        self._up = {address: adapters[address] for address in up} or self._all
+        self._up = {label: adapters[label] for label in up} or self._all
 
     async def check(self) -> str | None:
         """Return the version of the first endpoint."""
@@ -55,7 +55,7 @@ class Broadcast:
     async def pull(self, request: PullRequest) -> Stream[Progress | Done]:
         """Pull at one after another; the totals add up."""
         total = completed = 0
-        for number, (address, adapter) in enumerate(self._up.items(), start=1):
+        for number, (label, adapter) in enumerate(self._up.items(), start=1):
             before_total, before_completed = total, completed
             async with aclosing(_any(adapter).pull(request)) as events:
                 async for event in events:
@@ -67,7 +67,7 @@ class Broadcast:
                     )
                     yield event.model_copy(
                         update={
-                            "status": f"{event.status} ({number} of {len(self._up)}: {address})",
+                            "status": f"{event.status} ({number} of {len(self._up)}: {label})",
                             "overall_total_bytes": total or None,
                             "overall_completed_bytes": completed if total else None,
                         }
@@ -106,11 +106,11 @@ class Broadcast:
     async def running(self) -> Stream[Details | Done]:
         """List the models in memory, each with its endpoint."""
         models: list[dict[str, Any]] = []
-        for address, adapter in self._up.items():
+        for label, adapter in self._up.items():
             async with aclosing(_any(adapter).running()) as events:
                 async for event in events:
                     found = event.details.get("models", ()) if isinstance(event, Details) else ()
-                    models += [{**model, "endpoint": address} for model in found]
+                    models += [{**model, "endpoint": label} for model in found]
         yield Details(details={"models": models})
         yield Done()
 

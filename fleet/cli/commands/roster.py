@@ -78,7 +78,7 @@ async def _models(
 
 
 def workers(*, limit: Limit = None, all_: All = False, json: Json = False, url: Url = None) -> None:
-    """List live workers: host, process, backends, running jobs."""
+    """List live workers: backends, running jobs; for admins also host and process."""
     terminal = Terminal(json=json)
     run(_workers(terminal, url, terminal.row_limit(limit, all_=all_)))
 

@@ -21,7 +21,7 @@ export default function Workers() {
         <td>${each.backends.map((name) => html`<a href=${`#/backends/${name}`}>${name}</a> `)}</td>
         <td>${each.draining ? html`<${Badge} tone="warn">draining<//>` : each.loading.length ? html`<${Badge} tone="run">loading ${each.loading.join(', ')}<//>` : html`<${Badge} tone=${each.running ? 'run' : 'good'}>${each.running ? 'working' : 'idle'}<//>`}</td>
         <td><${Slots} queues=${each.queues} /></td>
-        <td class="wide">${each.host}, <span class="number">${each.pid}</span></td><td class="wide"><${Ago} at=${each.started_at} /></td>
+        <td class="wide">${each.host ? html`${each.host}, <span class="number">${each.pid}</span>` : none}</td><td class="wide"><${Ago} at=${each.started_at} /></td>
         <td class="wide">${each.version || none}${versions.size > 1 ? html` <${Badge} tone="warn">mixed<//>` : null}</td></tr>`)}</tbody></table></div>`
       : html`<${Empty} title="No worker is live">Start one next to a backend: <code>FLEET_WORKER_BACKEND=box python -m workers</code><//>`}<//>
   <//>`;

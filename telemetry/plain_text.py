@@ -1,7 +1,12 @@
-"""Text that may be shown: without secrets, and without characters that control a terminal."""
+"""Text that may be shown: without secrets, and without characters that control a terminal.
+
+Tenants do not read the addresses of backends either: an error says its URL, its host and port, the
+address that a name stands for. Who uses a backend needs its name and what went wrong.
+"""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -25,6 +30,8 @@ _CONTROLS: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 )
 _RAW_IN_JSON: Final = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_SOCKET: Final = r"\(\s*'[^'\s]{1,255}',\s*\d{1,5}(?:,\s*\d+,\s*\d+)?\s*\)"
+"""A socket's address as Python writes it: `('10.0.0.5', 11434)`."""
 
 
 def known_secrets(given: Iterable[SecretStr | None]) -> tuple[str, ...]:
@@ -62,3 +69,36 @@ def escaped_json(text: str) -> str:
     if text.isascii() and "\x7f" not in text:
         return text
     return _RAW_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def without_addresses(text: str, addresses: Iterable[str], name: str) -> str:
+    """The text with `name` in place of these addresses, which are URLs, paths, or neither."""
+    return _pattern(tuple(addresses)).sub(lambda found: _shown(found[0], name), text)
+
+
+def _shown(found: str, name: str) -> str:
+    return "" if found.startswith("(") else name
+
+
+@lru_cache(256)
+def _pattern(addresses: tuple[str, ...]) -> re.Pattern[str]:
+    words = {word for address in addresses for word in _words(address)}
+    longest_first = sorted(words, key=lambda word: (-len(word), word))
+    # Not inside of a longer name, in which the address is another one.
+    named = [rf"(?<![\w.-]){re.escape(word)}(?![\w-]|\.\w)" for word in longest_first]
+    return re.compile("|".join([*named, _SOCKET]), re.IGNORECASE)
+
+
+def _words(address: str) -> Iterator[str]:
+    """What a text may say of an address, the address itself included."""
+    if address.startswith("/"):
+        yield address
+        return
+    if "://" not in address:
+        return
+    parts = urlsplit(address)
+    yield address
+    yield f"{parts.scheme}://{parts.netloc}"
+    yield parts.netloc
+    if parts.hostname:
+        yield parts.hostname

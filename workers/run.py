@@ -69,7 +69,7 @@ from relay.log import Log
 from relay.publisher import AttemptLog
 from relay.queue import Queue, StartedJob
 from relay.records import requested
-from telemetry.addresses import without_addresses
+from telemetry.plain_text import without_addresses
 from telemetry.process_metrics import ProcessMetrics
 from telemetry.tracing import Tracing
 from workers.backends.protocols import (

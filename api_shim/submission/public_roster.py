@@ -7,7 +7,7 @@ events name, too; in what a worker says of an error, the backend's name stands i
 from contract.roster import BackendReport, KnownBackend, WorkerReport
 from contract.tenants import Tenant
 from relay.roster import Roster
-from telemetry.addresses import without_addresses
+from telemetry.plain_text import without_addresses
 
 
 def without_hosts(roster: Roster, tenant: Tenant) -> Roster:

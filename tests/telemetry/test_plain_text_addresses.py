@@ -2,7 +2,7 @@
 
 import pytest
 
-from telemetry.addresses import without_addresses
+from telemetry.plain_text import without_addresses
 
 BOX = ("http://10.0.0.5:11434/v1", "http://gpu-1.internal:8000", "/srv/models/qwen.gguf")
 SAID = {

@@ -165,7 +165,14 @@ class BatchStore:
             )
         )
         if not fields:
-            raise _too_many(tenant, most)
+            raise QueueFull(
+                f"tenant {tenant.name} has {most} batches under way, as many as may be "
+                "(FLEET_TENANT_BATCHES): wait for one to end, or cancel one",
+                retry_after_s=_RETRY_AFTER_S,
+                scope="tenant",
+                limit=most,
+                held=most,
+            )
         batch = batch_of(fields)
         if any(getattr(batch, name) != value for name, value in new):
             raise KeyReused(
@@ -399,17 +406,6 @@ def parts_name(batch_id: str) -> str:
 
 def _digest(tenant: str, key: str) -> str:
     return blake2b(f"{tenant} {key}".encode(), digest_size=16).hexdigest()
-
-
-def _too_many(tenant: Tenant, most: int) -> QueueFull:
-    return QueueFull(
-        f"tenant {tenant.name} has {most} batches under way, as many as may be "
-        "(FLEET_TENANT_BATCHES): wait for one to end, or cancel one",
-        retry_after_s=_RETRY_AFTER_S,
-        scope="tenant",
-        limit=most,
-        held=most,
-    )
 
 
 def no_batch(batch_id: str) -> UnknownBatch:

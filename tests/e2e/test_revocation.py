@@ -110,21 +110,22 @@ def test_a_batch_of_a_revoked_key_stops_and_says_why(fleet: tuple[Keyed, str]) -
     keyed, _ = fleet
     told, other = keyed.issue("bob"), keyed.issue("bob")
     rows = [echo(1), echo(2), *(echo(n, LONG) for n in range(3, 20))]
-    bob = OpenAI(base_url=f"{keyed.url}/v1", api_key=told["key"])
-    batch = begun(bob, rows)
-    when(bob, batch, completed=2)
+    bob, still = (OpenAI(base_url=f"{keyed.url}/v1", api_key=key["key"]) for key in (told, other))
+    with bob:
+        batch = begun(bob, rows)
+        when(bob, batch, completed=2)
     revoke(keyed, told["id"])
     revoked_at = time.monotonic()
-    still = OpenAI(base_url=f"{keyed.url}/v1", api_key=other["key"])
-    last = ended(still, batch)
-    took_s = time.monotonic() - revoked_at
+    with still:
+        last = ended(still, batch)
+        took_s = time.monotonic() - revoked_at
+        answered, refused = (lines(still, id) for id in (last.output_file_id, last.error_file_id))
 
     assert (last.status, took_s < WITHIN_S + 2) == ("failed", True)
     assert last.errors is not None
     assert [each.code for each in last.errors.data or ()] == ["key_revoked"]
-    assert len(lines(still, last.output_file_id)) == 2
-    assert {each["error"]["code"] for each in lines(still, last.error_file_id)} == {"key_revoked"}
-    assert len(lines(still, last.error_file_id)) == len(rows) - 2
+    assert (len(answered), len(refused)) == (2, len(rows) - 2)
+    assert {each["error"]["code"] for each in refused} == {"key_revoked"}
     assert _running(keyed, "bob") == 0
 
 

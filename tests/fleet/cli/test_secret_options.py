@@ -62,7 +62,10 @@ def test_an_api_key_is_read_from_a_file_only(tmp_path: Path) -> None:
     assert "sesame" not in str(refused.value)
 
 
-def test_variables_and_fleet_toml_may_name_a_file(tmp_path: Path) -> None:
+def test_variables_and_a_trusted_fleet_toml_may_name_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_TRUST", str(tmp_path))
     path = written(tmp_path, DSN)
     toml = tmp_path / "fleet.toml"
     toml.write_text(f'[backends]\nbeside = "@{path.name}"\n', encoding="utf-8")

@@ -8,7 +8,7 @@ from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal, documented
 from api_shim.native.jobs import json_response
-from api_shim.submission.public_roster import without_hosts
+from api_shim.submission.caller_rights import without_hosts
 from api_shim.submission.roster_cache import pools
 from api_shim.submission.roster_views import BackendView, ModelView, backend_view, model_views
 from contract.errors import UnknownBackend

@@ -20,8 +20,7 @@ from api_shim.overview.fleet_state import (
     WorkerSummary,
 )
 from api_shim.overview.pace import Pace
-from api_shim.submission.caller_rights import visible
-from api_shim.submission.public_roster import without_hosts
+from api_shim.submission.caller_rights import visible, without_hosts
 from api_shim.submission.roster_cache import Pool, RosterCache, pools
 from api_shim.submission.roster_views import backend_view
 from contract.json_lines import json_line

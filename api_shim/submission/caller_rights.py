@@ -4,6 +4,10 @@ Every job passes `check_rights` where it is submitted, whatever surface, batch l
 comes from. A model is judged by its name before the roster is looked at, so that a refusal says
 nothing about models that a key may not use. An alias is judged by what it stands for, unless the
 key's list names the alias itself.
+
+Hosts, processes and addresses are for admins (docs/adr/0060). Others get labels of addresses, as in
+`box/2`, which events name, too; in what a worker says of an error, the backend's name is in place
+of its address.
 """
 
 from typing import Final
@@ -14,9 +18,10 @@ from contract.model_names import model_of
 from contract.models import CopyRequest, CreateRequest, ListRequest, RunningRequest
 from contract.redis_keys import backend_of
 from contract.requests import Route
-from contract.roster import BackendReport, QueueReport, WorkerReport
+from contract.roster import BackendReport, KnownBackend, QueueReport, WorkerReport
 from contract.tenants import OF_KIND, Tenant
 from relay.roster import Roster
+from telemetry.plain_text import without_addresses
 
 _HOW: Final = "an admin can change that (`fleet keys update ID {option} ...`)"
 
@@ -133,3 +138,42 @@ def _queue(report: QueueReport, key: Tenant) -> QueueReport:
 
 def _may_see(key: Tenant, variant: str) -> bool:
     return key.may_use_model(model_of(variant))
+
+
+def without_hosts(roster: Roster, tenant: Tenant) -> Roster:
+    """The roster as a tenant may see it; an admin sees it as it is."""
+    if tenant.admin:
+        return roster
+    return Roster(
+        [_without_host(each) for each in roster.workers],
+        [_without_place(each) for each in roster.known],
+    )
+
+
+def _without_host(worker: WorkerReport) -> WorkerReport:
+    backends = tuple(_labelled(report) for report in worker.backends)
+    hidden = {"host": None, "pid": None, "metrics_url": None}
+    return worker.model_copy(update={**hidden, "backends": backends})
+
+
+def _without_place(known: KnownBackend) -> KnownBackend:
+    return known.model_copy(update={"backend": _labelled(known.backend)})
+
+
+def _labelled(report: BackendReport) -> BackendReport:
+    addresses = [report.endpoint, *(each.address for each in report.endpoints)]
+
+    def public(error: str | None) -> str | None:
+        return None if error is None else without_addresses(error, addresses, report.name)
+
+    labels = [
+        each.label or f"{report.name}/{number}"
+        for number, each in enumerate(report.endpoints, start=1)
+    ]
+    endpoints = tuple(
+        each.model_copy(update={"address": label, "error": public(each.error)})
+        for each, label in zip(report.endpoints, labels, strict=True)
+    )
+    first = labels[0] if labels else f"{report.name}/1"
+    changed = {"endpoint": first, "endpoints": endpoints, "error": public(report.error)}
+    return report.model_copy(update=changed)

@@ -133,6 +133,7 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
         ):
             app.state.dependencies = dependencies
             app.state.authenticator = dependencies.authenticator
+            app.state.audit_trail = dependencies.audit_trail
             app.state.complete = dependencies.open_calls.complete
             document.begin(openapi.BEGIN_AFTER_S)
             try:
@@ -161,6 +162,7 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
 def _add_routes(app: FastAPI) -> None:
     for each in _NATIVE:
         _include(app, each.router, Depends(only_known_fields))
+    _include(app, keys.audit, Depends(only_known_fields))
     for other in _OTHERS:
         _include(app, other.router)
     _include(app, openai_images.forms)

@@ -13,6 +13,7 @@ from fastapi import Depends, Query, Request
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope
 
+from api_shim.access.audit_trail import AuditTrail
 from api_shim.configured_queues import ConfiguredQueues
 from api_shim.disk_room import RedisDisk
 from api_shim.file_storage import Storage
@@ -31,6 +32,7 @@ from api_shim.submission.alias_targets import pools_with_aliases
 from api_shim.submission.roster_cache import Pool, RosterCache
 from api_shim.submission.submission import Submission, SubmissionServices
 from contract.tenants import Tenant
+from relay.access.audit_log import AuditLog
 from relay.aliases.alias_store import AliasStore
 from relay.api_keys import ApiKeys
 from relay.batches import BatchStore
@@ -100,6 +102,8 @@ class Dependencies:
         )
         self.api_keys = ApiKeys(connection)
         self.authenticator = Authenticator(self.api_keys, connection, settings)
+        self.audit_log = AuditLog(connection)
+        self.audit_trail = AuditTrail(self.audit_log, self.records)
         self.open_calls = open_calls
         self.idempotency = Idempotency(connection)
         self.ledger, self.limits = Ledger(connection), TenantLimits(connection)

@@ -72,6 +72,12 @@ ALIASES: Final = "fleet:aliases"
 MOVABLE: Final = "fleet:movable"
 """Sorted set of jobs that may move to another target: job id by the unix time of the next look."""
 
+AUDIT: Final = "fleet:audit"
+"""Stream of what admins did."""
+
+AUDIT_REFUSED: Final = "fleet:audit:refused"
+"""Stream of what was refused to keys that lack the permission."""
+
 KEYS_USED: Final = "fleet:keys:used"
 """Hash with the unix time of the last call with each API key, by its id."""
 

@@ -344,3 +344,33 @@ class KeyList(WireModel):
     """Every key, the oldest first."""
 
     keys: tuple[KeyFacts, ...]
+
+
+class AuditEntry(WireModel):
+    """Who did, or tried to do, what."""
+
+    id: str
+    """Increases with time."""
+    at: float
+    """Unix seconds, by Redis's clock."""
+    tenant: str
+    key: str = ""
+    """The key's id; empty while the fleet has no keys."""
+    key_name: str = ""
+    action: str
+    """Method and path of the route, as in `DELETE /api/v1/keys/{id}`."""
+    subject: str = ""
+    """What it was done to, as in `box` or `llama3.2 on box`."""
+    status: int
+    """Of the response; 403: it was refused."""
+    address: str = ""
+    """The client's, as the shim saw it."""
+    request_id: str = ""
+
+
+class AuditPage(WireModel):
+    """A page of the audit log, the newest entry first."""
+
+    entries: tuple[AuditEntry, ...]
+    next: str | None = None
+    """Send it as `before` for the next page; null: there are no older entries."""

@@ -8,6 +8,7 @@ be read in two ways.
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api_shim.access.audit_trail import AuditTrail
 from api_shim.access.route_permissions import NEEDS, Need, row_of
 from api_shim.http.auth_middleware import reject
 from api_shim.http.authentication import Authenticator, tenant_in
@@ -15,7 +16,7 @@ from contract.errors import NotAllowed
 
 
 class PermissionGate:
-    """Refuses a call whose key lacks what its route requires."""
+    """Refuses a call whose key lacks what its route requires, and has changes recorded."""
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap this application, inside of `AuthMiddleware`."""
@@ -27,12 +28,14 @@ class PermissionGate:
         if row is None or NEEDS[row] == "nothing":
             await self._app(scope, receive, send)
             return
+        trail: AuditTrail = scope["app"].state.audit_trail
         try:
             demand(NEEDS[row], scope)
         except NotAllowed as error:
+            await trail.refused(scope, row)
             await reject(error, scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        await self._app(scope, receive, trail.watched(scope, row, send))
 
 
 def _row_of(scope: Scope) -> str | None:

@@ -80,6 +80,7 @@ NEEDS: Final[Mapping[str, Need]] = {
     "PUT /api/v1/queues/{queue}/windows": "admin",
     "GET /api/v1/dead/messages": "admin",
     "DELETE /api/v1/dead/messages": "admin",
+    "GET /api/v1/audit": "admin",
     "GET /api/v1/keys": "admin",
     "POST /api/v1/keys": "admin",
     "PATCH /api/v1/keys/{id}": "admin",

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Depends, Path, Response
 from pydantic import Field, SecretStr
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 
+from api_shim.access.audit_trail import note_subject
 from api_shim.control import (
     AddBackend,
     BackendName,
@@ -103,9 +104,12 @@ _EXAMPLE: Final[Any] = {
     },
 )
 async def add(
-    new: Annotated[NewBackend, Body(openapi_examples=_EXAMPLE)], dependencies: Injected
+    request: Request,
+    new: Annotated[NewBackend, Body(openapi_examples=_EXAMPLE)],
+    dependencies: Injected,
 ) -> Response:
     """Start workers for a backend at run time; `fleet up` does not remember it when it exits."""
+    note_subject(request.scope, new.name)
     if await _is_live(dependencies, new.name):
         raise _taken(f"A live worker already serves a backend {new.name}")
     response = await _control(dependencies, AddBackend(name=new.name, dsn=new.dsn))

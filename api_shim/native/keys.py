@@ -1,13 +1,14 @@
-"""API keys over HTTP, for admins: created, changed, rotated, revoked; the first from this machine.
+"""API keys and the audit log over HTTP, for admins; the first key from this machine.
 
 A key is in the response that creates it, and nowhere else.
 """
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Body, Depends, Path, Response
-from starlette.requests import HTTPConnection
+from fastapi import APIRouter, Body, Depends, Path, Query, Response
+from starlette.requests import HTTPConnection, Request
 
+from api_shim.access.audit_trail import note_subject
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Admin, is_local
 from api_shim.http.json_body import JsonRoute
@@ -16,6 +17,7 @@ from api_shim.native.jobs import json_response
 from contract.errors import NotAllowed, UnknownKey
 from contract.tenants import (
     KEY_ID_BEGINNING,
+    AuditPage,
     IssuedKey,
     KeyChange,
     KeyFacts,
@@ -72,10 +74,13 @@ _CHANGES: Final[Any] = {
     },
 )
 async def create(
-    new: Annotated[NewKey, Body(openapi_examples=_EXAMPLES)], dependencies: Injected
+    request: Request,
+    new: Annotated[NewKey, Body(openapi_examples=_EXAMPLES)],
+    dependencies: Injected,
 ) -> Response:
     """Create a key that names a tenant; the first one must be an admin's and not expire."""
     issued = await dependencies.api_keys.issue(new)
+    note_subject(request.scope, _told(issued))
     await dependencies.authenticator.refresh()
     return _shown_once(issued)
 
@@ -93,9 +98,10 @@ async def list_keys(dependencies: Injected) -> Response:
     response_model=KeyFacts,
     responses=documented(403, 404, 409, 422, 503),
 )
-async def revoke(id: KeyId, dependencies: Injected) -> Response:
+async def revoke(request: Request, id: KeyId, dependencies: Injected) -> Response:
     """Revoke a key; every shim refuses it within FLEET_KEY_MAX_AGE_S, and ends its streams."""
     gone = await dependencies.api_keys.revoke(await _whole(id, dependencies))
+    note_subject(request.scope, f"{gone.id} of {gone.tenant}")
     await dependencies.authenticator.refresh()
     return json_response(gone)
 
@@ -107,6 +113,7 @@ async def revoke(id: KeyId, dependencies: Injected) -> Response:
     responses=documented(400, 403, 404, 409, 413, 415, 422, 503),
 )
 async def change(
+    request: Request,
     id: KeyId,
     change: Annotated[KeyChange, Body(openapi_examples=_CHANGES)],
     dependencies: Injected,
@@ -117,6 +124,7 @@ async def change(
     permission.
     """
     changed = await dependencies.api_keys.change(await _whole(id, dependencies), change)
+    note_subject(request.scope, _told(changed))
     await dependencies.authenticator.refresh()
     return json_response(changed)
 
@@ -132,6 +140,7 @@ async def change(
     },
 )
 async def rotate(
+    request: Request,
     id: KeyId,
     dependencies: Injected,
     rotation: Annotated[KeyRotation, Body()] = KeyRotation(),  # noqa: B008 - it is immutable
@@ -141,8 +150,16 @@ async def rotate(
     Then the old one expires, and its streams end.
     """
     issued = await dependencies.api_keys.rotate(await _whole(id, dependencies), rotation)
+    note_subject(request.scope, f"{issued.id} of {issued.tenant}, for {issued.replaces}")
     await dependencies.authenticator.refresh()
     return _shown_once(issued)
+
+
+def _told(key: KeyFacts) -> str:
+    """A key and what it gives, for the audit log."""
+    rights = "admin" if key.admin else " ".join(key.permissions) or "nothing"
+    models, backends = (",".join(each or ("*",)) for each in (key.models, key.backends))
+    return f"{key.id} of {key.tenant}: {rights}; models {models}; backends {backends}"
 
 
 def _shown_once(issued: IssuedKey) -> Response:
@@ -156,3 +173,27 @@ async def _whole(id: str, dependencies: Dependencies) -> str:
         raise UnknownKey("There is no such key: an id has 16 hexadecimal digits.")
     ids = [key.id for key in await dependencies.authenticator.keys() if key.id.startswith(id)]
     return only_match(id, ids) or id
+
+
+audit = APIRouter(prefix="/api/v1/audit", tags=["keys"])
+
+
+@audit.get(
+    "", operation_id="list_audit", response_model=AuditPage, responses=documented(403, 422, 503)
+)
+async def list_audit(
+    dependencies: Injected,
+    _: Admin,
+    *,
+    refused: Annotated[
+        bool, Query(description="What was refused to keys that lack the permission.")
+    ] = False,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    before: Annotated[
+        str | None,
+        Query(pattern=r"^\d{1,20}-\d{1,20}$", description="`next` of the previous page."),
+    ] = None,
+) -> Response:
+    """List what was done with rights to change the fleet: who, when, what; newest first."""
+    page = await dependencies.audit_log.page(limit=limit, before=before, refused=refused)
+    return json_response(page)

@@ -7,6 +7,7 @@ import typer
 from contract.errors import InvalidSetting
 from fleet.cli.commands import (
     alias,
+    audit,
     backends,
     batch,
     chat,
@@ -59,6 +60,7 @@ for command in (
     roster.models,
     roster.workers,
     usage.usage,
+    audit.audit,
 ):
     app.command()(with_key(command))
 app.command("run")(with_key(chat.run_))

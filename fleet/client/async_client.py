@@ -26,7 +26,7 @@ from contract.requests import Kind, Request
 from contract.rerank import Ranked, ranked
 from contract.result import Result, Status
 from contract.roster import FleetLimit, FleetLimits
-from contract.tenants import IssuedKey, KeyFacts
+from contract.tenants import AuditPage, IssuedKey, KeyFacts
 from contract.usage import GroupBy, LimitsPage, TenantUsage, UsagePage
 from contract.wire import decode, encode
 from fleet.client.batches import AsyncBatches
@@ -373,6 +373,17 @@ class AsyncClient(RosterClient):
         """Revoke a key; the shims reject it within seconds. Raises UnknownKey, LastAdmin."""
         path = f"/api/v1/keys/{quote(key_id, safe='')}"
         return decode(KeyFacts, await self._shims.request("DELETE", path))
+
+    async def audit(
+        self, *, refused: bool = False, limit: int = 100, before: str | None = None
+    ) -> AuditPage:
+        """A page of what admins did, newest first; or of what was refused to other keys.
+
+        `before` is the `next` of the previous page. Needs an admin's API key.
+        """
+        given = {"refused": str(refused).lower(), "limit": limit, "before": before}
+        path = "/api/v1/audit"
+        return decode(AuditPage, await self._shims.request("GET", path, params=_present(given)))
 
     async def usage(
         self,

@@ -168,6 +168,7 @@ class Client(Blocking):
     usage_file = blocking_method(AsyncClient.usage_file)
     create_key = blocking_method(AsyncClient.create_key)
     keys = blocking_method(AsyncClient.keys)
+    audit = blocking_method(AsyncClient.audit)
     update_key = blocking_method(AsyncClient.update_key)
     rotate_key = blocking_method(AsyncClient.rotate_key)
     revoke_key = blocking_method(AsyncClient.revoke_key)

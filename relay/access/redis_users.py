@@ -48,8 +48,11 @@ _WITHHELD_FROM_WORKERS: Final = frozenset(
     }
 )  # fmt: skip
 _WITHHELD_TABLES: Final = frozenset(
-    {redis_keys.KEYS, redis_keys.BATCHES, redis_keys.STORED, redis_keys.HELD}
-)
+    {
+        redis_keys.KEYS, redis_keys.KEYS_USED, redis_keys.AUDIT, redis_keys.AUDIT_REFUSED,
+        redis_keys.BATCHES, redis_keys.STORED, redis_keys.HELD,
+    }
+)  # fmt: skip
 """Keys without a parameter that workers do not get."""
 
 _TICKETS: Final = tuple(redis_keys.queue_name("*", kind) for kind in get_args(Kind))

@@ -109,6 +109,12 @@ def test_a_key_is_made_changed_and_rotated_from_the_terminal(fleet: Command, shi
     assert rows()[made["id"]]["expires_at"] == pytest.approx(rotated["created_at"] + 3600, abs=2)
     table = fleet("keys", "list", **variables).stdout
     assert "embed" in table
+    done = [json.loads(line) for line in fleet("audit", "--json", **variables).stdout.splitlines()]
+    assert [each["action"] for each in done[:2]] == [
+        "POST /api/v1/keys/{id}/rotate", "PATCH /api/v1/keys/{id}",
+    ]  # fmt: skip
+    assert fleet("audit", FLEET_URL=shim.url, FLEET_API_KEY=rotated["key"]).returncode == 4
+    assert "/api/v1/audit" in fleet("audit", "--refused", **variables).stdout
     for wrong in (("--allow", "everything"), ("--models", "a b"), ("--expires", "soon"), ()):
         assert fleet("keys", "update", made["id"], *wrong, **variables).returncode == 2
     assert (

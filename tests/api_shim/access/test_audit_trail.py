@@ -1,0 +1,113 @@
+"""Who did what is in the audit log, and who was refused is in another one.
+
+Subjects: api_shim/access/audit_trail.py, relay/access/audit_log.py.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from support.keys import Keyed, keyed
+from support.redis_server import RedisServer
+from support.relay import relay_on
+from support.shim import problem, stage
+
+from contract import redis_keys
+from relay.access.audit_log import MOST_REFUSED, AuditLog
+
+
+@pytest.fixture
+def fleet(own_redis: RedisServer) -> Iterator[Keyed]:
+    """Not on the session's Redis: its shim would take what the next test empties for a loss."""
+    with keyed(own_redis.url) as shim:
+        yield shim
+
+
+RIGHTS = "chat models:admin; models small*; backends *"
+
+
+async def entries(admin: httpx.AsyncClient, **query: Any) -> list[dict[str, Any]]:
+    answer = await admin.get("/api/v1/audit", params=query)
+    found: list[dict[str, Any]] = answer.json()["entries"]
+    return found
+
+
+async def test_what_changes_the_fleet_is_recorded_with_who_and_what(
+    fleet: Keyed, own_redis: RedisServer
+) -> None:
+    wish = {"models": ["small*"], "permissions": ["chat", "models:admin"]}
+    told = fleet.issue("a", name="laptop", **wish)
+    async with (
+        stage(fleet.url, own_redis.url) as at,
+        fleet.admin as admin,
+        httpx.AsyncClient(base_url=fleet.url, headers={"x-api-key": told["key"]}) as a,
+    ):
+        await at.announce("box", "small-1")
+        body = {"model": "small-1", "backend": "box"}
+        job = (await a.post("/api/v1/jobs/delete", json=body)).json()["id"]
+        await admin.post("/api/v1/queues/box.chat/pause", json={"reason": "tonight"})
+        await admin.delete(f"/api/v1/keys/{told['id']}")
+        found = await entries(admin)
+        rows = [(each["action"], each["tenant"], each["subject"]) for each in found]
+        boss = fleet.key.split("_")[1]
+
+    assert rows == [
+        ("DELETE /api/v1/keys/{id}", "boss", f"{told['id']} of a"),
+        ("POST /api/v1/queues/{queue}/pause", "boss", "box.chat"),
+        ("POST /api/v1/jobs/delete", "a", f"small-1 on box, job {job}"),
+        ("POST /api/v1/keys", "boss", f"{told['id']} of a: {RIGHTS}"),
+        ("POST /api/v1/keys", "default", f"{boss} of boss: admin; models *; backends *"),
+    ]  # fmt: skip
+    assert [each["status"] for each in found] == [200, 200, 202, 201, 201]
+    assert (found[2]["key"], found[2]["key_name"]) == (told["id"], "laptop")
+    assert (found[0]["key"], found[0]["address"]) == (boss, "127.0.0.1")
+    assert found[0]["request_id"]
+    assert told["key"] not in str(found)
+
+
+async def test_reads_and_what_was_invalid_are_not_recorded(fleet: Keyed) -> None:
+    async with fleet.admin as admin:
+        before = await entries(admin)
+        await admin.get("/api/v1/keys")
+        assert (await admin.post("/api/v1/keys", json={"tenant": "No!"})).status_code == 422
+        assert (await admin.delete("/api/v1/keys/ffff0000")).status_code == 404
+
+        assert await entries(admin) == before
+
+
+async def test_a_refusal_is_recorded_apart_and_once_a_minute(
+    fleet: Keyed, own_redis: RedisServer
+) -> None:
+    async with fleet.caller("a") as a, fleet.admin as admin:
+        for _ in range(5):
+            problem(await a.delete("/api/v1/keys/ffff0000"), 403, "not_allowed")
+            assert (
+                await a.request("DELETE", "/api/delete", json={"model": "m"})
+            ).status_code == 403
+            problem(await a.get("/api/v1/audit"), 403, "not_allowed")
+        refused = [(each["action"], each["tenant"]) for each in await entries(admin, refused=True)]
+
+        assert sorted(refused) == [
+            ("DELETE /api/delete", "a"), ("DELETE /api/v1/keys/{id}", "a"),
+            ("GET /api/v1/audit", "a"),
+        ]  # fmt: skip
+        assert all(each["tenant"] != "a" for each in await entries(admin))
+    assert int(own_redis.say("TTL", redis_keys.AUDIT_REFUSED).strip(b":\r\n")) > 0
+
+
+async def test_pages_go_back_in_time_and_the_log_is_bounded(own_redis: RedisServer) -> None:
+    async with relay_on(own_redis.url) as relay:
+        log = AuditLog(relay.connection)
+        for number in range(2 * MOST_REFUSED):
+            fields = {"tenant": "a", "action": "x" * 900, "subject": str(number), "status": 403}
+            await log.append(fields, refused=True)
+        first = await log.page(limit=3, before=None, refused=True)
+        second = await log.page(limit=3, before=first.next, refused=True)
+
+        subjects = [int(each.subject) for each in (*first.entries, *second.entries)]
+        assert subjects == [1999 - each for each in range(6)]
+        assert len(first.entries[0].action) == 300
+        assert int(own_redis.say("XLEN", redis_keys.AUDIT_REFUSED).strip(b":\r\n")) < 1200
+        own_redis.say("XADD", redis_keys.AUDIT, "*", "what", "else")
+        assert (await log.page(limit=3, before=None, refused=False)).entries == ()

@@ -102,8 +102,7 @@ class Dependencies:
         )
         self.api_keys = ApiKeys(connection)
         self.authenticator = Authenticator(self.api_keys, connection, settings)
-        self.audit_log = AuditLog(connection)
-        self.audit_trail = AuditTrail(self.audit_log, self.records)
+        self.audit_trail = AuditTrail(AuditLog(connection), self.records)
         self.open_calls = open_calls
         self.idempotency = Idempotency(connection)
         self.ledger, self.limits = Ledger(connection), TenantLimits(connection)

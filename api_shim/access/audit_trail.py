@@ -34,7 +34,7 @@ class AuditTrail:
 
     def __init__(self, audit: AuditLog, records: Records) -> None:
         """Nothing was refused yet."""
-        self._audit = audit
+        self.log = audit
         self._records = records
         self._refused_at: dict[tuple[str, str], float] = {}
         """Monotonic times of recorded refusals, by key and row."""
@@ -93,7 +93,7 @@ class AuditTrail:
             "request_id": scope["state"].get("request_id", ""),
         }
         try:
-            await self._audit.append(fields, refused=is_refused)
+            await self.log.append(fields, refused=is_refused)
         except RelayUnavailable:
             _log.warning("not in the audit log", extra={"facts": fields})
 

@@ -195,5 +195,5 @@ async def list_audit(
     ] = None,
 ) -> Response:
     """List what was done with rights to change the fleet: who, when, what; newest first."""
-    page = await dependencies.audit_log.page(limit=limit, before=before, refused=refused)
-    return json_response(page)
+    log = dependencies.audit_trail.log
+    return json_response(await log.page(limit=limit, before=before, refused=refused))

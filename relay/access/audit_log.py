@@ -28,7 +28,10 @@ class AuditLog:
         self._connection = connection
 
     async def append(self, fields: Mapping[str, str | int], *, refused: bool) -> None:
-        """Append an entry; `fields` are those of `AuditEntry` but `id` and `at`."""
+        """Append an entry; `fields` are those of `AuditEntry` but `id` and `at`.
+
+        Raises RelayUnavailable.
+        """
         stream, most = _stream(refused=refused)
         words: list[Argument] = [
             word for name, value in fields.items() for word in (name, str(value)[:_LONGEST])
@@ -41,7 +44,7 @@ class AuditLog:
         )
 
     async def page(self, *, limit: int, before: str | None, refused: bool) -> AuditPage:
-        """Up to `limit` entries before an id, newest first."""
+        """Up to `limit` entries before an id, newest first; raises RelayUnavailable."""
         stream, _ = _stream(refused=refused)
         last = "+" if before is None else f"({before}"
         entries = await self._connection.command("XREVRANGE", stream, last, "-", "COUNT", limit + 1)

@@ -109,8 +109,7 @@ class Dependencies:
         self.dead_letters, self.unreadable = DeadLetters(connection), UnreadableMessages(connection)
         self.storage = Storage(settings.storage_url, settings.disk_reserve_bytes)
         self.redis_disk = RedisDisk(settings.redis_dir, settings.disk_reserve_bytes)
-        self.files = Files(connection)
-        self.batches = BatchStore(connection)
+        self.files, self.batches = Files(connection), BatchStore(connection)
         self.batches_changed, self.files_deleted = asyncio.Event(), asyncio.Event()
         """Set when a batch may be ready to drive, and when bytes of files are to be deleted."""
         self.aliases = AliasCache(AliasStore(connection), settings.aliases, settings.prices)

@@ -279,7 +279,7 @@ def set_up_worker_logs(
     logfile: str | None = None,
     **_: object,
 ) -> None:
-    """Receive Celery's `setup_logging`: `--loglevel`, `--logfile`. Jobs have lines, tickets none."""
+    """Receive Celery's `setup_logging`: `--loglevel`, `--logfile`; tickets have no lines."""
     set_up_logs(
         settings,
         level=mlevel(loglevel),

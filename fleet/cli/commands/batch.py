@@ -68,9 +68,14 @@ async def _list(most: int | None, terminal: Terminal, url: str | None) -> Exit:
 def _row(batch: BatchView) -> tuple[object, ...]:
     counts = batch.request_counts
     return (
-        Id(batch.id), batch.status, batch.endpoint, counts.total, counts.completed, counts.failed,
+        Id(batch.id), _status(batch), batch.endpoint, counts.total, counts.completed, counts.failed,
         Ago(batch.created_at),
     )  # fmt: skip
+
+
+def _status(batch: BatchView) -> str:
+    waits = batch.status == "validating" and batch.request_counts.total
+    return f"from {utc(batch.not_before)}" if waits and batch.not_before else batch.status
 
 
 @app.command()

@@ -13,6 +13,8 @@ import pytest
 from support.batches import echo, jsonl
 from support.up import ROOT, Command, Up, environment
 
+from contract.roster import utc
+
 SLOW = "scripted-story:chunks=900,rate=10"
 
 
@@ -160,12 +162,18 @@ def test_a_batch_for_later_is_checked_at_once_and_runs_at_its_time(
     at = time.time() + 3
     submitted = fleet("batch", "submit", str(file), "--at", f"{at:.1f}", "--wait", "--json")
     seen = [json.loads(line) for line in submitted.stdout.splitlines()]
+    night = time.time() + 3600
+    waits = fleet("batch", "submit", str(file), "--at", f"{night:.0f}").stdout.strip()
     far = fleet("batch", "submit", str(file), "--at", "2999-01-01T00:00:00Z")
     wrong = fleet("batch", "submit", str(file), "--at", "noon")
 
     assert (seen[0]["status"], seen[0]["not_before"]) == ("validating", int(at))
     assert seen[1]["request_counts"]["total"] == 6
     assert (seen[1]["status"], seen[-1]["status"]) == ("validating", "completed")
+    listed = fleet("batch", "list")
+    cancelled = fleet("batch", "cancel", waits)
+    assert f"from {utc(night)}" in listed.stdout
+    assert "cancelling" in cancelled.stdout
     assert time.time() >= at
     assert "at most 30 days ahead" in far.stderr
     assert "--at" in wrong.stderr

@@ -34,7 +34,7 @@ function Row({ batch, speed, onOpen, onChanged }) {
       onChanged();
     }
   };
-  return html`<tr><td class="mono"><button type="button" class="quiet tiny mono" onClick=${onOpen}>${tail(batch.id)}</button></td><td><${Status} of=${batch.status} /></td>
+  return html`<tr><td class="mono"><button type="button" class="quiet tiny mono" onClick=${onOpen}>${tail(batch.id)}</button></td><td><${Status} of=${batch.status === 'validating' && batch.not_before ? 'scheduled' : batch.status} /></td>
     <td class="medium">${batch.endpoint}</td>
     <td><div class="meter-cell"><${Meter} value=${done} of=${total} label=${`${done} of ${total}`} /><span class="number small">${count(done)}/${count(total)}</span></div></td>
     <td class=${`number ${failed ? 'bad' : ''}`}>${count(failed)}</td>

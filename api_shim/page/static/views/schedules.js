@@ -7,7 +7,7 @@ import { confirmed } from '../parts/overlays.js';
 import { attempt, overview } from '../store.js';
 import { Limits } from './usage.js';
 
-const MOST = 200;
+const MOST = 100;
 
 const link = (id) => html`<a class="mono" href=${`#/jobs/${id}`}>${short(id)}</a>`;
 
@@ -53,7 +53,7 @@ function Times({ queues }) {
 }
 
 export default function Schedules() {
-  const scheduled = usePoll(() => get(query('/api/v1/jobs/scheduled', { limit: MOST })), 3);
+  const scheduled = usePoll(() => get(query('/api/v1/jobs/scheduled', { limit: MOST })), 5);
   const batches = usePoll(() => get('/v1/batches?limit=100'), 5);
   const limits = usePoll(() => get('/api/v1/usage/limits'), 5);
   const error = scheduled.error || batches.error || limits.error;

@@ -14,7 +14,6 @@ from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope
 
 from api_shim.access.audit_trail import AuditTrail
-from api_shim.configured_queues import ConfiguredQueues
 from api_shim.disk_room import RedisDisk
 from api_shim.file_storage import Storage
 from api_shim.following.drop_in import DropInCall, FollowingServices
@@ -25,8 +24,8 @@ from api_shim.http.error_hints import hints_for
 from api_shim.http.headers import Preferences, Preferred
 from api_shim.overview.fleet_reader import FleetReader
 from api_shim.overview.fleet_watch import FleetWatch
+from api_shim.queue_upkeep import ConfiguredQueues, StandIn
 from api_shim.settings import ShimSettings
-from api_shim.stand_in import StandIn
 from api_shim.submission.alias_cache import AliasCache
 from api_shim.submission.alias_targets import pools_with_aliases
 from api_shim.submission.roster_cache import Pool, RosterCache

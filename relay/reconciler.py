@@ -6,7 +6,7 @@ A job's record outlives what Redis may lose of its queue (a failover, a truncate
 record says that it is queued or running, and which is in no queue, is put back.
 
 One worker at a time does this, the maintainer; while no worker is live, a shim
-(`api_shim/stand_in.py`). It holds a lease, which it renews before each pass,
+(`api_shim/queue_upkeep.py`). It holds a lease, which it renews before each pass,
 and publishes its name; the others subscribe and send Redis nothing. After three intervals of
 silence another worker takes the lease. Two maintainers at once do no harm: every repair is
 idempotent.

@@ -1,6 +1,6 @@
 """Run windows of a configuration are set when a shim starts, and not again when it restarts.
 
-Subjects: api_shim/configured_queues.py, api_shim/settings.py.
+Subjects: api_shim/queue_upkeep.py, api_shim/settings.py.
 """
 
 import asyncio

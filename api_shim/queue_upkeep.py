@@ -1,19 +1,27 @@
-"""Stands in for the maintainer while no worker is live: deadlines pass, and leases expire, anyway.
+"""What a shim does for the queues besides requests: maintains them, and sets configured windows.
 
 The maintainer is a worker (docs/adr/0028). Jobs may wait for a worker to start, so the deadline of
 one that waits in vain must end it without a worker, and a job whose worker died with all others
-must wait again.
+must wait again: a shim stands in for the maintainer while no worker is live.
+
+Every shim sets the run windows that fleet.toml or FLEET_QUEUES name when it starts, once Redis
+answers. One that finds that another has set the same changes nothing, so that what an admin has
+changed since then stays (docs/adr/0051).
 """
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Never
 
+from api_shim.settings import ConfiguredQueue
 from api_shim.submission.roster_cache import RosterCache
 from contract.errors import RelayUnavailable
 from relay.connection import Connection
 from relay.leases import Leases
+from relay.queue import Queue
 from relay.reconciler import Maintainer, Reconciler
+from relay.scheduling.pauses import QueuePauses
 
 _log = logging.getLogger(__name__)
 
@@ -56,3 +64,40 @@ class StandIn:
             await self._maintainer.release()
         except RelayUnavailable as error:
             _log.warning("the maintainer's lease is left to expire: %s", error)
+
+
+class ConfiguredQueues:
+    """Run windows that a configuration sets."""
+
+    def __init__(
+        self, connection: Connection, queue: Queue, configured: Mapping[str, ConfiguredQueue]
+    ) -> None:
+        """Nothing is set yet."""
+        self._connection = connection
+        self._pauses = QueuePauses(connection)
+        self._queue = queue
+        self._configured = configured
+
+    async def apply(self) -> None:
+        """Set them, and try again every FLEET_REAP_S while Redis does not answer."""
+        waiting = dict(self._configured)
+        while waiting:
+            name, wanted = next(iter(waiting.items()))
+            try:
+                await self._set(name, wanted)
+            except RelayUnavailable as error:
+                _log.warning("run windows of queue %s are not set yet: %s", name, error)
+                await asyncio.sleep(self._connection.settings.reap_s)
+            else:
+                del waiting[name]
+
+    async def _set(self, name: str, wanted: ConfiguredQueue) -> None:
+        before = (await self._pauses.windows([name]))[name]
+        paused = await self._pauses.configure(name, wanted.windows)
+        after = (await self._pauses.windows([name]))[name]
+        if before == after:
+            return
+        facts = {"queue": name, "windows": list(after)}
+        _log.info("queue %s: run windows set by configuration", name, extra={"facts": facts})
+        if paused is None:
+            await self._queue.wake_after_pause(name)

@@ -5,7 +5,7 @@ import asyncio
 from support.relay import Relay, relay_on
 from support.shim import CHAT, serving, stage
 
-from api_shim.stand_in import StandIn
+from api_shim.queue_upkeep import StandIn
 from api_shim.submission.roster_cache import RosterCache
 from contract import redis_keys
 from relay.reconciler import Maintainer

@@ -48,6 +48,12 @@ class BatchView(WireModel):
     """When its first request may start, if that was asked for."""
 
     @property
+    def is_scheduled(self) -> bool:
+        """Whether its file is valid, and it waits for its time."""
+        is_checked = self.status == "validating" and self.request_counts.total > 0
+        return is_checked and self.not_before is not None
+
+    @property
     def has_ended(self) -> bool:
         """Whether the batch is in a final state."""
         return self.status in ENDED

@@ -67,15 +67,11 @@ async def _list(most: int | None, terminal: Terminal, url: str | None) -> Exit:
 
 def _row(batch: BatchView) -> tuple[object, ...]:
     counts = batch.request_counts
+    status = f"from {utc(batch.not_before or 0)}" if batch.is_scheduled else batch.status
     return (
-        Id(batch.id), _status(batch), batch.endpoint, counts.total, counts.completed, counts.failed,
+        Id(batch.id), status, batch.endpoint, counts.total, counts.completed, counts.failed,
         Ago(batch.created_at),
     )  # fmt: skip
-
-
-def _status(batch: BatchView) -> str:
-    waits = batch.status == "validating" and batch.request_counts.total
-    return f"from {utc(batch.not_before)}" if waits and batch.not_before else batch.status
 
 
 @app.command()

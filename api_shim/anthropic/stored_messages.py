@@ -21,7 +21,7 @@ from api_shim.http.problems import Refusal
 from api_shim.submission.roster_cache import Pool
 from contract.chat import ChatRequest
 from contract.errors import JobNotFound
-from contract.events import LAST_WORDS, Cursor, EventId
+from contract.events import BEGINNING, LAST_WORDS, Cursor, EventId
 from contract.jobs import JobRecord
 from contract.tenants import Tenant
 
@@ -47,7 +47,8 @@ class MessageReplay(NamedTuple):
     builder: MessageBuilder
     last_reset: EventId | None
     is_invalid: bool
-    """Whether the client has received blocks that a reset has taken back since."""
+    """Whether the client has received what the log does not hold (any more): blocks that a reset
+    has taken back since, or the end of a log that Redis has lost."""
 
 
 class MessageStore:
@@ -116,7 +117,7 @@ class MessageStore:
 
         `long` makes the response of it. Raises RelayUnavailable.
         """
-        builder, last_reset = MessageBuilder(stored.facts), None
+        builder, last_reset, end = MessageBuilder(stored.facts), None, BEGINNING
         has_blocks = is_invalid = False
         log = self._dependencies.log.read(stored.record.id)
         async with aclosing(log if long is None else long.of(log)) as pages:
@@ -124,10 +125,12 @@ class MessageStore:
                 for frame in frames:
                     is_received = after is not None and frame.id is not None and frame.id <= after
                     has_blocks |= bool(builder.add(frame)) and is_received
+                    end = frame.id or end
                     if frame.type == "reset":
                         is_invalid |= has_blocks and not is_received
                         last_reset, has_blocks = frame.id, False
-        return MessageReplay(builder, last_reset, is_invalid)
+        is_beyond = after is not None and after > end
+        return MessageReplay(builder, last_reset, is_invalid or is_beyond)
 
 
 def cursor_of(text: str | None, name: str) -> EventId | None:

@@ -64,12 +64,16 @@ OLLAMA: Final = ErrorHints(
     verbs={"embed": "embeddings", "image": "image generation"},
 )
 _CHAT: Final = OPENAI._replace(fields={"think": "reasoning_effort"})
-_RESPONSES: Final = OPENAI._replace(fields={"think": "reasoning.effort"})
+_RESPONSES: Final = OPENAI._replace(
+    fields={"think": "reasoning.effort", "messages[].thinking": "input[reasoning]"}
+)
 _MESSAGES: Final = OPENAI._replace(
     fields={
         "think": "thinking",
         "response_format": "output_config.format",
         "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+        "messages[].thinking": "messages[].content[thinking]",
+        "messages[].reasoning_details": "messages[].content[redacted_thinking]",
     }
 )
 RERANK_PATHS: Final = ("/v1/rerank", "/v1/score", "/v2/", "/rerank", "/score")

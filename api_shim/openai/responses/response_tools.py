@@ -164,15 +164,19 @@ def demand_known(choice: str | dict[str, Any] | None) -> str | dict[str, Any] | 
 
 
 def client_tools(echoed: object) -> dict[str, ClientTool]:
-    """The client's tools by the names of their functions, from the tools of a request as JSON."""
+    """The client's tools by the names of their functions, from the tools of a request as JSON.
+
+    Models leave the namespace out at times: a name that only one tool has is enough.
+    """
     found: dict[str, ClientTool] = {}
+    names: list[str] = []
     for tool in _objects(echoed):
-        if tool.get("type") == "namespace":
-            for inner in _objects(tool.get("tools")):
-                _add(found, inner, tool.get("name"))
-        else:
-            _add(found, tool, None)
-    return found
+        is_space = tool.get("type") == "namespace"
+        for each in _objects(tool.get("tools")) if is_space else (tool,):
+            _add(found, each, tool.get("name") if is_space else None)
+            names.append(str(each.get("name")))
+    alone = {tool.name: tool for tool in found.values() if names.count(tool.name) == 1}
+    return {**alone, **found}
 
 
 def _add(found: dict[str, ClientTool], tool: Mapping[str, Any], namespace: str | None) -> None:

@@ -99,6 +99,15 @@ def test_a_long_name_is_shortened_for_the_backend_and_whole_for_the_client() -> 
     assert chosen.tool_choice == NamedTool(name=sent[0].name)
 
 
+def test_a_function_that_is_called_without_its_namespace_is_found_if_it_is_the_only_one() -> None:
+    other = {"type": "namespace", "name": "other", "tools": TOOLS[2]["tools"]}
+    _, (called,) = answered(("close", "{}"))
+    _, (unclear,) = answered(("close", "{}"), tools=[*TOOLS, other])
+
+    assert (called["name"], called["namespace"]) == ("close", "team")
+    assert "namespace" not in unclear
+
+
 def test_a_namespace_without_a_name_is_none() -> None:
     tools = [
         {

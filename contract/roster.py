@@ -184,6 +184,8 @@ class QueueView(WireModel):
     """Jobs that are due later, or wait for other jobs."""
     tokens: int = 0
     """Estimated tokens of the waiting jobs."""
+    kept_bytes: int = 0
+    """Bytes of the requests of all jobs that no worker holds."""
     oldest_s: float | None
     """Seconds that the oldest waiting job has waited."""
     in_flight: int

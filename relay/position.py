@@ -128,7 +128,7 @@ class Positions:
         answers = await self._connection.pipeline(
             [words for queue in queues for words in self._view_commands(queue)]
         )
-        rows = list(zip(*(iter(answers),) * 5, strict=True))
+        rows = list(zip(*(iter(answers),) * 6, strict=True))
         waiting = await self._connection.calls([scripts.oldest(queue) for queue in queues])
         oldest = await self._connection.pipeline(
             [("HGET", redis_keys.record(job_id or ""), "created_at") for job_id in waiting]
@@ -185,14 +185,15 @@ class Positions:
             ("ZCARD", redis_keys.backlog(queue)),
             ("ZCOUNT", redis_keys.delayed(queue), "-inf", f"{self._soon():.3f}"),
             ("ZCARD", redis_keys.leases(queue)),
-            ("HGET", redis_keys.load(queue), "tokens"),
+            ("HMGET", redis_keys.load(queue), "tokens", "bytes"),
+            ("HGET", redis_keys.scheduled(queue), "bytes"),
             ("MGET", *self.drained(queue), redis_keys.paused(queue)),
         ]
 
     def _view(
         self, queue: str, row: Sequence[Any], oldest: bytes | None, workers: Sequence[WorkerReport]
     ) -> QueueView:
-        depth, delayed, held, tokens, (*counts, why) = row
+        depth, delayed, held, (tokens, waiting), later, (*counts, why) = row
         reports = [q for worker in workers for q in worker.queues if q.name == queue]
         rate = self.rate(counts)
         return QueueView(
@@ -200,6 +201,7 @@ class Positions:
             depth=depth,
             delayed=delayed,
             tokens=int(tokens or 0),
+            kept_bytes=int(waiting or 0) + int(later or 0),
             oldest_s=round(self._connection.now() - float(oldest), 1) if oldest else None,
             in_flight=held,
             slots=sum(report.slots for report in reports),

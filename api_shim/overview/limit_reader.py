@@ -47,6 +47,12 @@ class LimitReader:
                 limit=settings.queue_limit_tokens, setting="FLEET_QUEUE_LIMIT_TOKENS",
             )  # fmt: skip
 
+        if view.kept_bytes:
+            yield FleetLimit(
+                what=f"requests in queue {view.name}", held=view.kept_bytes, unit="bytes",
+                limit=settings.queue_limit_bytes, setting="FLEET_QUEUE_LIMIT_BYTES",
+            )  # fmt: skip
+
     def _of_files(self, stored: StoredBytes) -> Iterator[FleetLimit]:
         yield FleetLimit(
             what="files", held=stored.all_bytes, limit=self._bounds.all_bytes, unit="bytes",

@@ -13,10 +13,17 @@ from pathlib import Path
 import uvloop
 from support.small_disk import can_mount
 
-from flood import bodies, followers, heads, room, uploads
+from flood import bodies, followers, heads, kept, room, uploads
 from flood.scene import Case, Row, Scene, has_processes, measure, scene, table
 
-CASES: list[Case] = [*heads.CASES, *bodies.CASES, *uploads.CASES, *followers.CASES, *room.CASES]
+CASES: list[Case] = [
+    *heads.CASES,
+    *bodies.CASES,
+    *uploads.CASES,
+    *followers.CASES,
+    *room.CASES,
+    *kept.CASES,
+]
 
 
 def run(case: Case, at: Scene) -> Row:

@@ -12,7 +12,7 @@ from flood.scene import MIB, Case, Outcome, Scene
 
 CHATS = ("/api/v1/jobs/chat", "/v1/chat/completions", "/v1/messages", "/api/chat", "/v1/responses")
 """Where a conversation is sent: every surface."""
-_JSON = {"content-type": "application/json"}
+JSON = {"content-type": "application/json"}
 _SMALL = 20_000
 """Bytes of a response that tells an error."""
 
@@ -20,7 +20,7 @@ _SMALL = 20_000
 async def sent(at: Scene, path: str, body: bytes) -> tuple[str, int]:
     """Status and size of the response to a body."""
     async with httpx.AsyncClient(base_url=at.url, timeout=200) as http:
-        answer = await http.post(path, content=body, headers=_JSON)
+        answer = await http.post(path, content=body, headers=JSON)
     return str(answer.status_code), len(answer.content)
 
 

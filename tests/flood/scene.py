@@ -128,18 +128,18 @@ def _redis(case: Case, folder: Path) -> RedisServer:
 
 async def measure(case: Case, at: Scene) -> Row:
     """Run a case, and watch the shim meanwhile."""
-    before = _status(at.pid, "VmRSS")
+    before = memory(at.pid, "VmRSS")
     await asyncio.to_thread(Path(f"/proc/{at.pid}/clear_refs").write_text, "5")  # VmHWM anew
     with _probing(at) as worst:
         async with asyncio.timeout(280):
             outcome = await case.flood(at)
             await asyncio.sleep(_AFTER_S)
         worst_s = worst()
-    peak = _status(at.pid, "VmHWM")
+    peak = memory(at.pid, "VmHWM")
     return Row(case, outcome, (peak - before) / MIB, peak / MIB, worst_s, await _refused(at))
 
 
-def _status(pid: int, name: str) -> int:
+def memory(pid: int, name: str) -> int:
     """A size in bytes, as the system counts it."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(name):

@@ -165,3 +165,12 @@ async def test_a_job_of_an_older_version_counts_nothing(redis_url: str) -> None:
 
         assert await counted(relay) == 0
         await put(relay)
+
+
+async def test_how_many_bytes_a_queue_keeps_is_told(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        await put(relay)
+        await put(relay, not_before=relay.connection.now() + 3600)
+        (view,) = await relay.queue.positions.views([])
+
+        assert view.kept_bytes == await counted(relay) > 200_000

@@ -240,10 +240,37 @@ def test_a_key_is_made_shown_once_and_revoked_and_its_tenant_sees_its_own(
         guest.get_by_role("link", name=mine[:8]).first.wait_for()
         assert guest.get_by_role("row").count() == 2
         assert guest.get_by_role("link", name="Tenants").count() == 0
-        row = page.get_by_role("row", name=re.compile("guest")).last
+        table = page.get_by_role("region", name="Table of keys")
+        row = table.get_by_role("row", name=re.compile("guest")).last
         row.get_by_role("button", name="Revoke").click()
         page.get_by_role("button", name="Revoke the key").click()
         guest.get_by_role("heading", name="Sign in").wait_for()
+
+
+def test_a_keys_rights_are_shown_and_changed_and_the_key_is_rotated(
+    watched: Watched, page: Any
+) -> None:
+    made = watched.http.post("/api/v1/keys", json={"tenant": "narrow", "permissions": ["chat"]})
+    show(page, "tenants", "Tenants and keys")
+    table = page.get_by_role("region", name="Table of keys")
+    row = table.get_by_role("row", name=re.compile(made.json()["id"]))
+    row.get_by_role("cell", name="chat", exact=True).wait_for()
+    row.get_by_role("button", name="Change").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("checkbox", name="models:write").check()
+    dialog.get_by_role("textbox", name=re.compile("^Only these models")).fill("small*, big")
+    dialog.get_by_role("button", name="Save").click()
+    row.get_by_role("cell", name="chat, models:write; only small*, big").wait_for()
+    row.get_by_role("button", name="Rotate").click()
+    page.get_by_role("button", name="Make the new key").click()
+    key = page.locator("[data-key]").inner_text()
+    page.get_by_role("button", name="Done").click()
+    page.get_by_role("region", name="Audit log").get_by_text("/rotate").wait_for()
+    keys = {each["id"]: each for each in watched.http.get("/api/v1/keys").json()["keys"]}
+
+    assert keys[key.split("_")[1]]["replaces"] == made.json()["id"]
+    assert keys[key.split("_")[1]]["models"] == ["small*", "big"]
+    assert keys[made.json()["id"]]["expires_at"] is not None
 
 
 def test_a_batch_shows_its_progress_and_its_files(watched: Watched, page: Any) -> None:

@@ -14,6 +14,7 @@ export const models = signal(null);
 export const aliases = signal([]);
 export const toasts = signal([]);
 export const route = signal(parsed(location.hash));
+export const may = (permission) => Boolean(caller.value && (caller.value.tenant.admin || caller.value.tenant.permissions.includes(permission)));
 export const isAdmin = computed(() => Boolean(caller.value && caller.value.tenant.admin));
 
 // Choices that a browser keeps: the theme, the last backend and model. Never a key.

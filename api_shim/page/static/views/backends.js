@@ -6,7 +6,7 @@ import { fold, append } from '../job_log.js';
 import { Answer } from '../parts/answer.js';
 import { Badge, Empty, Field, Icon, Notice, Panel, Search, Select, View } from '../parts/controls.js';
 import { confirmed, Dialog } from '../parts/overlays.js';
-import { attempt, go, isAdmin, overview, refreshModels, remember, remembered, useModels } from '../store.js';
+import { attempt, go, isAdmin, may, overview, refreshModels, remember, remembered, useModels } from '../store.js';
 import { Aliases } from './aliases.js';
 import { backendState } from './overview.js';
 
@@ -48,9 +48,9 @@ function Model({ model, backend }) {
     <td class="wide number">${model.context_length ? count(model.context_length) : none}</td><td class="wide number">${model.size_bytes ? bytes(model.size_bytes) : none}</td>
     <td class="actions"><span class="model-tools">
       ${onlyRanks ? null : html`<button type="button" class="tiny" onClick=${() => { remember({ backend: backend.name, [plays]: model.name, tab: plays }); go('/playground'); }}>Try</button>`}
-      ${can.has('load') && !model.warm ? html`<button type="button" class="tiny" disabled=${Boolean(busy)} onClick=${act('load', `${model.name} is in memory.`)}>Load</button>` : null}
-      ${can.has('unload') && model.warm ? html`<button type="button" class="tiny" disabled=${Boolean(busy)} onClick=${act('unload', `${model.name} is unloaded.`)}>Unload</button>` : null}
-      ${can.has('delete') ? html`<button type="button" class="tiny quiet" disabled=${Boolean(busy)} onClick=${remove}>Delete</button>` : null}
+      ${can.has('load') && may('models:write') && !model.warm ? html`<button type="button" class="tiny" disabled=${Boolean(busy)} onClick=${act('load', `${model.name} is in memory.`)}>Load</button>` : null}
+      ${can.has('unload') && may('models:write') && model.warm ? html`<button type="button" class="tiny" disabled=${Boolean(busy)} onClick=${act('unload', `${model.name} is unloaded.`)}>Unload</button>` : null}
+      ${can.has('delete') && may('models:admin') ? html`<button type="button" class="tiny quiet" disabled=${Boolean(busy)} onClick=${remove}>Delete</button>` : null}
     </span></td></tr>`;
 }
 
@@ -123,12 +123,12 @@ function Backend({ backend, models, text }) {
     <span class="muted small">${backend.endpoints.join(', ')}</span></div>`;
   return html`<${Panel} title=${title} label=${`Backend ${backend.name}`} flush=${true} actions=${html`
       <span class="small muted medium">${backend.warm.length ? `in memory: ${backend.warm.slice(0, 2).join(', ')}${backend.warm.length > 2 ? ` and ${backend.warm.length - 2} more` : ''}` : 'nothing in memory'}</span>
-      ${backend.capabilities.includes('pull') && html`<button type="button" class="tiny" onClick=${() => pull(true)}>Pull a model</button>`}
+      ${backend.capabilities.includes('pull') && may('models:write') && html`<button type="button" class="tiny" onClick=${() => pull(true)}>Pull a model</button>`}
       ${isAdmin.value && html`<button type="button" class="tiny danger" onClick=${remove}>Remove</button>`}`}>
     ${backend.error && backend.workers ? html`<div class="body"><${Notice} tone="bad"><p>${backend.error}</p><//></div>` : null}
     ${shown.length ? html`<div class="scroll-x" tabindex="0" role="region" aria-label=${`Models of ${backend.name}`}><table class="models"><thead><tr><th>Model</th><th>State</th><th class="medium">Can</th><th class="wide number">Context</th><th class="wide number">Size</th><th><span class="hidden-label">Actions</span></th></tr></thead>
       <tbody>${shown.map((each) => html`<${Model} key=${each.name} model=${each} backend=${backend} />`)}</tbody></table></div>`
-      : html`<${Empty} title=${text ? 'No model matches' : 'No models'}>${text ? 'Change the search.' : backend.capabilities.includes('pull') ? 'Pull one.' : 'This backend reports none.'}<//>`}
+      : html`<${Empty} title=${text ? 'No model matches' : 'No models'}>${text ? 'Change the search.' : backend.capabilities.includes('pull') && may('models:write') ? 'Pull one.' : 'This backend reports none.'}<//>`}
     ${found.length > shown.length ? html`<div class="body"><button type="button" class="tiny" onClick=${() => show(true)}>Show all ${count(found.length)} models</button></div>` : null}
     ${pulling && html`<${Pull} backend=${backend} onClose=${() => pull(false)} />`}
   <//>`;

@@ -81,6 +81,11 @@ class ApiKeyTable:
             return None
         return entry
 
+    def successor_of(self, entry: ApiKeyEntry) -> ApiKeyEntry | None:
+        """The last key that was made to replace this one."""
+        own = entry.facts.id
+        return next((e for e in reversed(self.entries.values()) if e.facts.replaces == own), None)
+
 
 class ApiKeys:
     """Issues, revokes and reads API keys."""

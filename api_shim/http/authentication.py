@@ -170,6 +170,8 @@ class Authenticator:
     async def is_in_force(self, key_id: str, permission: Permission) -> bool:
         """Whether a key is neither revoked nor expired, and has this permission.
 
+        One that a rotation replaced is in force as long as the key in its place.
+
         Raises RelayUnavailable: what cannot be read is no reason to end anything.
         """
         if time.monotonic() - self._refreshed_at > self._settings.key_max_age_s:
@@ -177,7 +179,9 @@ class Authenticator:
         if not self._table.revision:
             return True  # Redis has lost the keys, not revoked them.
         entry = self._table.entries.get(key_id)
-        return entry is not None and entry.is_valid(self._now()) and entry.owner.may(permission)
+        while entry is not None and not entry.is_valid(self._now()):
+            entry = self._table.successor_of(entry)
+        return entry is not None and entry.owner.may(permission)
 
     async def refresh(self) -> None:
         """Read the table now; raises RelayUnavailable."""

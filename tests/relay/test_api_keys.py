@@ -232,6 +232,8 @@ async def test_a_rotated_key_has_the_same_rights_and_ends_after_the_overlap(
         assert (now.facts.replaces, was.facts.replaces) == (old.id, None)
         assert was.facts.expires_at == pytest.approx(new.created_at + 60, abs=1)
         assert now.facts.expires_at == pytest.approx(new.created_at + 1000, abs=1)
+        assert table.successor_of(was) == now
+        assert table.successor_of(now) is None
         again = await tenants.rotate(old.id, KeyRotation(overlap_s=2_000_000))
         assert again.replaces == old.id
         listed = (await tenants.refresh(ApiKeyTable())).entries

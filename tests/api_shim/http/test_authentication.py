@@ -15,7 +15,11 @@ from support.shim import CHAT, problem, serving, sse, stage
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from api_shim.http.authentication import Authenticator
+from api_shim.settings import ShimSettings
 from contract import redis_keys
+from contract.tenants import KeyRotation, NewKey
+from relay.api_keys import ApiKeys
 
 PATHS = (
     "/api/v1/jobs", "/api/v1/backends", "/api/v1/keys", f"/api/v1/jobs/{'0' * 32}/events",
@@ -221,6 +225,24 @@ async def test_a_rotated_key_ends_with_its_overlap(fleet: Keyed) -> None:
 
             problem(await old.get("/api/v1/caller"), 401, "not_authenticated")
             assert (await new.get("/api/v1/caller")).json()["tenant"]["name"] == "a"
+
+
+async def test_what_a_key_began_goes_on_with_the_key_in_its_place(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        keys = ApiKeys(relay.connection)
+        await keys.issue(NewKey(tenant="boss", admin=True))
+        old, revoked = [await keys.issue(NewKey(tenant="a")) for _ in range(2)]
+        new = await keys.rotate(old.id, KeyRotation(overlap_s=0))
+        await keys.rotate(revoked.id, KeyRotation())
+        await keys.revoke(revoked.id)
+        await asyncio.sleep(0.01)
+        authenticator = Authenticator(keys, relay.connection, ShimSettings(key_max_age_s=0))
+
+        assert await authenticator.is_in_force(old.id, "batches")
+        assert not await authenticator.is_in_force(old.id, "models:admin")
+        assert not await authenticator.is_in_force(revoked.id, "batches")
+        await keys.revoke(new.id)
+        assert not await authenticator.is_in_force(old.id, "batches")
 
 
 async def test_the_last_use_of_a_key_is_told_and_costs_its_calls_nothing(

@@ -236,12 +236,14 @@ async def test_what_a_key_began_goes_on_with_the_key_in_its_place(redis_url: str
         await keys.rotate(revoked.id, KeyRotation())
         await keys.revoke(revoked.id)
         await asyncio.sleep(0.01)
-        authenticator = Authenticator(keys, relay.connection, ShimSettings(key_max_age_s=0))
+        authenticator = Authenticator(keys, relay.connection, ShimSettings())
+        await authenticator.refresh()
 
         assert await authenticator.is_in_force(old.id, "batches")
         assert not await authenticator.is_in_force(old.id, "models:admin")
         assert not await authenticator.is_in_force(revoked.id, "batches")
         await keys.revoke(new.id)
+        await authenticator.refresh()
         assert not await authenticator.is_in_force(old.id, "batches")
 
 

@@ -84,7 +84,9 @@ class ApiKeyTable:
     def successor_of(self, entry: ApiKeyEntry) -> ApiKeyEntry | None:
         """The last key that was made to replace this one."""
         own = entry.facts.id
-        return next((e for e in reversed(self.entries.values()) if e.facts.replaces == own), None)
+        return next(
+            (e for e in reversed([*self.entries.values()]) if e.facts.replaces == own), None
+        )
 
 
 class ApiKeys:

@@ -28,6 +28,14 @@ from relay.connection import Connection, relay_errors
 _log = logging.getLogger(__name__)
 
 _READ_BYTES: Final = 256 * 1024
+_AT_ONCE: Final = 2
+"""Messages in one turn of the event loop. Each wakes a follower, which works for 25 to 40 us: a
+crowded worker publishes hundreds together, and a new request would wait for all of them."""
+_LATE_S: Final = 0.25
+_MANY_BYTES: Final = 64 * 1024
+"""That many are always there while this process is slower than those that publish. After `_LATE_S`
+of that, what counts is how much it gets done."""
+_AT_ONCE_LATE: Final = 256
 BUFFERED: Final = 512
 """Messages that a subscription buffers before its follower falls back to the log."""
 _BUFFERED_BYTES: Final = 256 * 1024
@@ -285,12 +293,19 @@ class Subscriber:
     async def _read(self, stream: asyncio.StreamReader) -> None:
         parser = hiredis.Reader()
         loop = asyncio.get_running_loop()
-        self._received_at = loop.time()
+        self._received_at = caught_up_at = loop.time()
         while data := await stream.read(_READ_BYTES):
-            self._received_at = loop.time()
+            self._received_at = now = loop.time()
+            if len(data) < _MANY_BYTES:
+                caught_up_at = now
             parser.feed(data)
+            at_once = _AT_ONCE if now - caught_up_at < _LATE_S else _AT_ONCE_LATE
+            count = 0
             while (message := parser.gets()) is not False:
                 self._dispatch(message)
+                count += 1
+                if count % at_once == 0:
+                    await asyncio.sleep(0)
         raise RelayUnavailable("Redis closed the listener's connection")
 
     def _dispatch(self, message: list[bytes] | Exception) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
+from itertools import pairwise
 
 import pytest
 from support.proxy import Proxy, proxy_to
@@ -201,3 +202,27 @@ async def test_an_expected_job_that_nobody_reads_is_forgotten(redis_url: str) ->
         del kept
 
         assert (channels, subscriber.count) == (3, 0)
+
+
+async def test_a_burst_of_messages_leaves_turns_to_the_rest_of_the_process(
+    own_redis: RedisServer,
+) -> None:
+    """A crowded worker publishes hundreds of messages together; an enqueue waits for few of them."""
+    messages = 400
+    async with relay_on(own_redis.url) as relay:
+        subscriber = Subscriber(relay.connection)
+        listening = asyncio.create_task(subscriber.listen())
+        async with subscriber.subscribe("burst") as subscription:
+            subscription.catch_up()
+
+            script = f"for i = 1, {messages} do redis.call('PUBLISH', KEYS[1], i) end"
+            publishing = asyncio.create_task(relay.connection.command("EVAL", script, 1, "burst"))
+            seen = [0]
+            async with asyncio.timeout(5):
+                while seen[-1] < messages:
+                    await asyncio.sleep(0)
+                    seen.append(len(subscription.messages))
+            await publishing
+        listening.cancel()
+
+    assert max(after - before for before, after in pairwise(seen)) <= 4

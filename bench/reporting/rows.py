@@ -8,8 +8,8 @@ from bench.figures import Figures
 
 Bound = float | Callable[[Figures], float | None]
 OTHERS: Final = (
-    "direct", "vllm-router", "LiteLLM", "relay", "Celery", "Celery, prefork", "taskiq", "arq",
-    "dramatiq",
+    "direct", "vllm-router", "LiteLLM", "native", "relay", "Celery", "Celery, prefork", "taskiq",
+    "arq", "dramatiq",
 )  # fmt: skip
 """Beside whom the fleet is measured, in the order of columns."""
 

@@ -1,13 +1,14 @@
 """Jobs that do nothing, end to end, one worker each: the fleet beside four task queues.
 
-The fleet's jobs are chats of one word: enqueued over HTTP, run against the backend, followed to
-their last event by 64 callers. *Relay* is without HTTP on either side: enqueued and followed with
-relay/, the model in the worker. The others keep no result, and nobody waits for a single task.
+The fleet's jobs are chats of one word with a model in the worker, each followed to its last event
+by one of 64 callers: through `/v1/chat/completions`; *native*: enqueued by one request, followed by
+a second; *relay*: without HTTP, enqueued and followed as the shim does it. The others keep no
+result, and nobody waits for a single task.
 """
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, aclosing
 from pathlib import Path
 from time import perf_counter
@@ -20,14 +21,14 @@ from bench import peers
 from bench.drive import LIMIT_S, connected
 from bench.processes import BACKEND, Running, environment, started
 from bench.stage import Stage, Through
-from bench.targets import Fleet, model
+from bench.targets import Fleet
 from bench.wire import Line, get
 from contract.chat import ChatRequest, Message
 from relay.connection import Connection
 from relay.log import Log
 from relay.queue import Queue
 from relay.settings import RelaySettings
-from relay.subscriber import Subscriber
+from relay.subscriber import Subscriber, UpcomingJob
 
 JOBS: Final = 1500
 AT_ONCE: Final = 64
@@ -76,7 +77,7 @@ def task_queues(stage: Stage) -> dict[str, TaskQueue]:
 async def measure(stage: Stage) -> None:
     """Everybody in turn on one Redis, round for round."""
     with ExitStack() as stack:
-        fleet, relay = (stack.enter_context(stage.fleet(dsn)) for dsn in ("", SCRIPTED))
+        fleet = stack.enter_context(stage.fleet(SCRIPTED))
         queues = task_queues(stage)
         workers = {
             name: stack.enter_context(
@@ -86,11 +87,11 @@ async def measure(stage: Stage) -> None:
             )
             for name, queue in queues.items()
         }
-        await _round(stage, fleet, relay, queues, workers, jobs=AT_ONCE)
+        await _round(stage, fleet, queues, workers, jobs=AT_ONCE)
         stage.figures.values.clear()  # by now everybody has started
         for _ in stage.rounds():
-            await _round(stage, fleet, relay, queues, workers, jobs=stage.plan.jobs(JOBS))
-    for name in ("fleet", "relay", *queues):
+            await _round(stage, fleet, queues, workers, jobs=stage.plan.jobs(JOBS))
+    for name in (*WAYS, *queues):
         rate = stage.figures.median(f"{name}/empty_per_s")
         stage.say(f"{name}: {rate or 0:.0f} empty jobs/s")
 
@@ -98,17 +99,15 @@ async def measure(stage: Stage) -> None:
 async def _round(
     stage: Stage,
     fleet: Through,
-    relay: Through,
     queues: Mapping[str, TaskQueue],
     workers: Mapping[str, Running],
     *,
     jobs: int,
 ) -> None:
     figures = stage.figures
-    rate = await _native(fleet, jobs)
-    figures.add("fleet/empty_per_s", rate)
-    inside = await _relay(relay, jobs)
-    figures.add("relay/empty_per_s", inside)
+    rates = {name: await way(fleet, jobs) for name, way in WAYS.items()}
+    for name, rate in rates.items():
+        figures.add(f"{name}/empty_per_s", rate)
     for name, queue in queues.items():
         if name in figures.missing:
             continue
@@ -122,8 +121,8 @@ async def _round(
             workers[name].pause()  # some of them poll
         figures.add(f"{name}/empty_per_s", theirs)
         if name == "Celery":
-            figures.add("fleet/empty_of_celery", rate / theirs)
-            figures.add("relay/empty_of_celery", inside / theirs)
+            for way, rate in rates.items():
+                figures.add(f"{way}/empty_of_celery", rate / theirs)
 
 
 def _variables(queue: TaskQueue, url: str) -> dict[str, str]:
@@ -149,19 +148,39 @@ async def _client(queue: TaskQueue, jobs: int, url: str) -> float:
     return float(told)
 
 
-async def _native(fleet: Through, jobs: int) -> float:
-    """Jobs a second over HTTP: enqueue, then follow on the same connection."""
-    native, left = Fleet(fleet.target.port, BACKEND), iter(range(jobs))
+async def _drop_in(way: Through, jobs: int) -> float:
+    """Jobs a second through `/v1/chat/completions`."""
+
+    async def job(line: Line) -> None:
+        heard = await way.target.chat(line, WORD)
+        if b"[DONE]" not in heard.answer.body:
+            raise ValueError(f"a job without its end: {heard.answer.body[-300:]!r}")
+
+    return await _over_http(way, jobs, job)
+
+
+async def _native(way: Through, jobs: int) -> float:
+    """Jobs a second by two requests: enqueue, then follow on the same connection."""
+    native = Fleet(way.target.port, BACKEND)
+
+    async def job(line: Line) -> None:
+        accepted = await line.ask(native.request(WORD))
+        url = str(from_json(accepted.body)["events_url"])
+        answer = await line.ask(get(url, "application/x-ndjson"), b'"type":"delta"')
+        if b'"type":"done"' not in answer.body:
+            raise ValueError(f"a job without its end: {answer.body[-300:]!r}")
+
+    return await _over_http(way, jobs, job)
+
+
+async def _over_http(way: Through, jobs: int, job: Callable[[Line], Awaitable[None]]) -> float:
+    left = iter(range(jobs))
 
     async def caller(line: Line) -> None:
         for _ in left:
-            accepted = await line.ask(native.request(model(1)))
-            url = str(from_json(accepted.body)["events_url"])
-            answer = await line.ask(get(url, "application/x-ndjson"), b'"type":"delta"')
-            if b'"type":"done"' not in answer.body:
-                raise ValueError(f"a job without its end: {answer.body[-300:]!r}")
+            await job(line)
 
-    async with connected(native.port, min(AT_ONCE, jobs)) as lines, asyncio.timeout(LIMIT_S):
+    async with connected(way.target.port, min(AT_ONCE, jobs)) as lines, asyncio.timeout(LIMIT_S):
         began = perf_counter()
         async with asyncio.TaskGroup() as group:
             for line in lines:
@@ -174,13 +193,14 @@ async def _relay(way: Through, jobs: int) -> float:
     request = ChatRequest(model=WORD, messages=(Message(role="user", content="hi"),))
     left = iter(range(jobs))
     async with Connection.open(RelaySettings(redis_url=SecretStr(way.redis_url))) as connection:
-        queue, subscriber = Queue(connection), Subscriber(connection)
+        queue, subscriber = Queue(connection), Subscriber(connection, expects_jobs=True)
         log = Log(connection, subscriber)
 
         async def caller() -> None:
             for _ in left:
-                record, _ = await queue.enqueue(request, queue=f"{BACKEND}.chat")
-                await _to_its_end(log, record.id)
+                upcoming = subscriber.expect()
+                await queue.enqueue(request, queue=f"{BACKEND}.chat", new_job_id=upcoming.job_id)
+                await _to_its_end(log, upcoming)
 
         async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as group:
             listening = group.create_task(subscriber.listen())
@@ -192,9 +212,12 @@ async def _relay(way: Through, jobs: int) -> float:
     return jobs / took
 
 
-async def _to_its_end(log: Log, job_id: str) -> None:
-    async with aclosing(log.follow(job_id)) as pages:
+async def _to_its_end(log: Log, job: UpcomingJob) -> None:
+    async with aclosing(log.follow_expected(job)) as pages:
         async for frames in pages:
             if frames and frames[-1].is_last:
                 return
-    raise ValueError(f"job {job_id} has no end")
+    raise ValueError(f"job {job.job_id} has no end")
+
+
+WAYS: Final = {"fleet": _drop_in, "native": _native, "relay": _relay}

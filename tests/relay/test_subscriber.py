@@ -207,7 +207,7 @@ async def test_an_expected_job_that_nobody_reads_is_forgotten(redis_url: str) ->
 async def test_a_burst_of_messages_leaves_turns_to_the_rest_of_the_process(
     own_redis: RedisServer,
 ) -> None:
-    """A crowded worker publishes hundreds of messages together; an enqueue waits for few of them."""
+    """A crowded worker publishes hundreds together; an enqueue waits for few of them."""
     messages = 400
     async with relay_on(own_redis.url) as relay:
         subscriber = Subscriber(relay.connection)

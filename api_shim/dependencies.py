@@ -51,6 +51,8 @@ from relay.roster import RosterStore
 from relay.subscriber import Subscriber
 from relay.usage.ledger import Ledger
 from relay.usage.limits import TenantLimits
+from relay.webhooks.delivery_queue import DeliveryQueue, QueueLimits
+from relay.webhooks.webhook_store import WebhookStore
 from telemetry.process_metrics import ProcessMetrics, single
 from telemetry.tracing import Tracing
 
@@ -85,10 +87,11 @@ class Dependencies:
         metrics: ShimTelemetry,
     ) -> None:
         """Build every service; nothing is opened or started yet."""
-        self.metrics = metrics
-        self.settings = settings
-        self.connection = connection
-        self.queue = Queue(connection)
+        self.metrics, self.settings = metrics, settings
+        self.connection, self.reader = connection, reader
+        bounds = QueueLimits(settings.webhook_queue, settings.webhook_tenant_queue)
+        self.webhooks, self.deliveries = WebhookStore(connection), DeliveryQueue(connection, bounds)
+        self.queue = Queue(connection, self.webhooks.has)
         self.records = Records(connection)
         self.followers = Followers(connection, is_ending=lambda: open_calls.is_shutting_down)
         self.log = Log(connection, reader, self.followers.job_ended)
@@ -102,8 +105,7 @@ class Dependencies:
         self.api_keys = ApiKeys(connection)
         self.authenticator = Authenticator(self.api_keys, connection, settings)
         self.audit_trail = AuditTrail(AuditLog(connection), self.records)
-        self.open_calls = open_calls
-        self.idempotency = Idempotency(connection)
+        self.open_calls, self.idempotency = open_calls, Idempotency(connection)
         self.ledger, self.limits = Ledger(connection), TenantLimits(connection)
         self.dead_letters, self.unreadable = DeadLetters(connection), UnreadableMessages(connection)
         self.storage = Storage(settings.storage_url, settings.disk_reserve_bytes)
@@ -121,7 +123,7 @@ class Dependencies:
         return SubmissionServices(
             self.queue, self.roster, self.idempotency, self.followers, reader,
             self.settings.on_no_worker, self.settings.busy_wait_s, self.metrics.tracing,
-            self.aliases, self.redis_disk.demand_room,
+            self.aliases, self.redis_disk.demand_room, self.webhooks,
         )  # fmt: skip
 
     async def reserve_file(self, name: str, tenant: str, size_bytes: int) -> None:
@@ -160,6 +162,7 @@ async def open_dependencies(
             group.create_task(dependencies.followers.keep_leases()),
             group.create_task(dependencies.authenticator.watch()),
             group.create_task(dependencies.aliases.watch()),
+            group.create_task(dependencies.webhooks.watch()),
             group.create_task(stand_in.run()),
             group.create_task(windows.apply()),
             group.create_task(metrics.totals.run()),

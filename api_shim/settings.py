@@ -208,6 +208,21 @@ class ShimSettings(RelaySettings, MetricsSettings, TraceSettings):
     """Batches that one shim drives at once; the others wait."""
     tenant_batches: Annotated[int, Field(ge=1, le=1000)] = 100
     """Batches that one tenant may run at once."""
+    private_webhooks: bool = False
+    """Whether webhooks may be posted to addresses that are not of the open internet; each request
+    is checked."""
+    webhook_timeout_s: Annotated[float, Field(ge=1, le=300)] = 15
+    """Seconds that a receiver of webhooks has to answer a request."""
+    webhook_retry_s: Annotated[float, Field(gt=0, le=3600)] = 2
+    """Seconds until a delivery is tried again; doubled with each further failure, to an hour."""
+    webhook_tries: Annotated[int, Field(ge=1, le=100)] = 14
+    """Tries of a delivery; with the usual pauses they take three hours."""
+    webhook_failures: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Deliveries in a row that fail in all tries, after which a webhook is disabled."""
+    webhook_queue: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Deliveries that may wait for one receiver; further ones are dropped, and listed as that."""
+    webhook_tenant_queue: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
+    """Deliveries that may wait for all receivers of one tenant."""
 
     @field_validator("origins", "hosts", mode="before")
     @classmethod

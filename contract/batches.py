@@ -59,6 +59,8 @@ class NewBatch(WireModel):
     """When its first request may start, in unix seconds; its window begins then."""
     output_ttl_s: float
     """Seconds for which its output and error files are kept."""
+    callback_url: str | None = None
+    """Where its end is posted, besides its tenant's webhooks."""
 
 
 class Batch(NewBatch):
@@ -78,6 +80,8 @@ class Batch(NewBatch):
     expired_at: float | None = None
     cancelling_at: float | None = None
     cancelled_at: float | None = None
+    announced: bool = False
+    """Whether webhooks are told of its end."""
     errors: tuple[LineError, ...] = ()
     output_file_id: str | None = None
     error_file_id: str | None = None

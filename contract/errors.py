@@ -22,7 +22,8 @@ FleetError
 │   ├── UnknownFile             no such file, or it has expired
 │   ├── FileQuotaFull           the tenant's files have as many bytes as they may
 │   ├── UnknownBatch            no such batch, or it has expired
-│   └── BatchEnded              a batch that has ended cannot be cancelled
+│   ├── BatchEnded              a batch that has ended cannot be cancelled
+│   └── UnknownWebhook          no such webhook, or no such delivery of it
 ├── QueueError              the fleet cannot take or finish the job now
 │   ├── NoWorker                no live worker serves that queue
 │   ├── QueueFull               the queue's bound is reached
@@ -210,6 +211,12 @@ class BatchEnded(RequestError):
     """The batch has ended or is about to, so there is nothing to cancel."""
 
     code = "batch_ended"
+
+
+class UnknownWebhook(RequestError):
+    """The tenant has no such webhook, or it no such delivery."""
+
+    code = "webhook_not_found"
 
 
 class QueueError(FleetError):

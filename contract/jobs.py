@@ -23,6 +23,7 @@ from contract.models import (
 from contract.requests import Kind, OnDisconnect, Priority, Request
 from contract.rerank import RerankRequest
 from contract.result import Result, Status
+from contract.webhooks.webhook_models import Family
 from contract.wire import WireModel
 
 AnyRequest = Annotated[
@@ -117,6 +118,10 @@ class JobSummary(WireModel):
     """The client's name for the conversation that it continues."""
     conversation_policy: ConversationPolicy | None = None
     """What it does while an earlier message of the conversation has not ended."""
+    webhook: Family | None = None
+    """What its end is called to webhooks; null if nobody is told."""
+    callback_url: str | None = None
+    """Where its request wants its end posted."""
     traceparent: str | None = None
     """The span that enqueued it, as W3C's Trace Context writes it; null if there was none."""
     tracestate: str | None = None

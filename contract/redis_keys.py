@@ -96,6 +96,23 @@ METRICS: Final = "fleet:metrics"
 UNSETTLED: Final = "fleet:unsettled"
 """Stream of jobs that have ended, with what they used: what the ledger does not have yet."""
 
+OUTBOX: Final = "fleet:outbox"
+"""Stream of ended jobs and batches of which webhooks are to be told. Also a pub/sub channel with a
+message for each."""
+
+WEBHOOKS: Final = "fleet:webhooks"
+"""Hash of webhooks: `=<tenant>/<id>` to JSON; `revision` changes with every change."""
+
+WEBHOOKS_DUE: Final = "fleet:webhooks:due"
+"""Sorted set of lanes with waiting deliveries: name by the unix time of the next try."""
+
+WEBHOOKS_WAITING: Final = "fleet:webhooks:waiting"
+"""Hash of how many deliveries wait: tenant to number."""
+
+DELIVERER: Final = "fleet:webhooks:deliverer"
+"""String with the shim that delivers webhooks. Also the pub/sub channel of its name at each
+renewal; an empty message: it has stopped."""
+
 RESERVING: Final = "fleet:reserving"
 """Sorted set of new reservations, `<tenant> <job id>`, by the unix time of their check."""
 
@@ -372,3 +389,28 @@ def batches(tenant: str) -> str:
 def live_batches(tenant: str) -> str:
     """Set of a tenant's batches that have not ended; they share its window of running jobs."""
     return f"fleet:t:{tenant}:batches:live"
+
+
+def webhook_secrets(tenant: str) -> str:
+    """Hash of a tenant's signing secrets: id of the webhook to JSON."""
+    return f"fleet:t:{tenant}:webhook:secrets"
+
+
+def webhook_queue(receiver: str) -> str:
+    """Stream of the deliveries that wait for a receiver, in the order of the ends."""
+    return f"fleet:webhook:{receiver}:queue"
+
+
+def webhook_state(receiver: str) -> str:
+    """Hash of how the last tries went at a receiver."""
+    return f"fleet:webhook:{receiver}:state"
+
+
+def webhook_deliveries(webhook: str) -> str:
+    """Stream of the deliveries of a webhook that have ended; `webhook` is `<tenant>/<id>`."""
+    return f"fleet:webhook:{webhook}:deliveries"
+
+
+def webhook_lane(lane: str) -> str:
+    """Sorted set of the receivers of a lane: name by the unix time of the next try."""
+    return f"fleet:webhook:{lane}:due"

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from contract.webhooks.webhook_models import ReceiverUrl
 from contract.wire import ClientModel, WireModel
 
 Kind = Literal[
@@ -225,6 +226,9 @@ class Request(ClientModel):
     refuse with `no_worker`. Without it, as FLEET_ON_NO_WORKER says."""
     on_disconnect: OnDisconnect = "continue"
     """What to do with the job when its last follower, on any shim, has left."""
+    callback_url: ReceiverUrl | None = None
+    """Where the job's end is posted, signed with the tenant's secret for callbacks: an http or
+    https URL at a public address."""
     busy_wait_s: Annotated[float, Field(ge=0, le=LONGEST_DEADLINE_S)] | None = None
     """Seconds for which the job is retried while its backend is busy; then it fails with
     `backend_busy`. Without it until its deadline, or as FLEET_BUSY_WAIT_S says if it ends with its

@@ -119,6 +119,7 @@ GUARDED: Final = frozenset(
         # Who may call, and what a caller may reach.
         "first_key", "host", "hosts", "insecure", "metrics_address", "metrics_key", "metrics_port",
         "origins", "pass_image_urls", "private_images",
+        "private_webhooks",
     }
 )  # fmt: skip
 """Settings that an untrusted file may not set."""

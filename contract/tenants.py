@@ -24,7 +24,7 @@ from contract.requests import Kind
 from contract.wire import WireModel
 
 Permission = Literal[
-    "chat", "embed", "rerank", "image", "files", "batches",
+    "chat", "embed", "rerank", "image", "files", "batches", "webhooks",
     "models:read", "models:write", "models:admin", "admin",
 ]  # fmt: skip
 """`models:read` lists models, backends and queues and shows a model; `models:write` pulls, loads
@@ -33,7 +33,7 @@ jobs of all tenants, and manages backends, queues, aliases and keys."""
 
 EVERY: Final[tuple[Permission, ...]] = get_args(Permission)
 USE: Final[tuple[Permission, ...]] = (
-    "chat", "embed", "rerank", "image", "files", "batches", "models:read",
+    "chat", "embed", "rerank", "image", "files", "batches", "webhooks", "models:read",
 )  # fmt: skip
 """The permissions of a key for which nobody has named others: to use models, not to change them."""
 

@@ -40,6 +40,7 @@ from relay.connection import Connection, Hash
 from relay.files import Order, ids_from, place_after, stored_name
 from relay.records import id_from_prefix
 from relay.scripts import batches, jobs
+from relay.webhooks.notices import batch_notice
 from telemetry.trace_context import current_trace
 
 _JSON: Final = ("metadata", "tenant", "errors")
@@ -61,12 +62,16 @@ _OURS: Final = frozenset(
 _line_errors: Final = TypeAdapter(tuple[LineError, ...])
 
 
-def to_fields(new: NewBatch, tenant: Tenant, batch_id: str) -> dict[str, str | bytes]:
+def to_fields(
+    new: NewBatch, tenant: Tenant, batch_id: str, *, announced: bool = False
+) -> dict[str, str | bytes]:
     """The fields of a new batch's hash; the script adds times and status."""
     fields: dict[str, str | bytes] = {
         name: str(value) for name, value in new if name not in _JSON and value is not None
     }
     fields |= {"id": batch_id, "metadata": json.dumps(new.metadata), "tenant": encode(tenant)}
+    if announced:
+        fields["announced"] = "1"
     if (trace := current_trace()) is not None:
         fields |= {name: value for name, value in trace._asdict().items() if value is not None}
     return fields
@@ -143,9 +148,17 @@ class BatchStore:
         self._connection = connection
 
     async def create(
-        self, new: NewBatch, tenant: Tenant, *, most: int, key: str | None = None
+        self,
+        new: NewBatch,
+        tenant: Tenant,
+        *,
+        most: int,
+        key: str | None = None,
+        announced: bool = False,
     ) -> Batch:
         """Create a batch; with an idempotency `key` that has a batch, return that one.
+
+        `announced`: webhooks are told of its end.
 
         Raises QueueFull if `most` of the tenant's batches have not ended, KeyReused if the key's
         batch has other fields; RelayUnavailable.
@@ -155,7 +168,7 @@ class BatchStore:
             batches.create(
                 batch_id,
                 tenant.name,
-                to_fields(new, tenant, batch_id),
+                to_fields(new, tenant, batch_id, announced=announced),
                 window_s=new.window_s,
                 spare_s=_SPARE_S,
                 parts_name=parts_name(batch_id),
@@ -165,14 +178,7 @@ class BatchStore:
             )
         )
         if not fields:
-            raise QueueFull(
-                f"tenant {tenant.name} has {most} batches under way, as many as may be "
-                "(FLEET_TENANT_BATCHES): wait for one to end, or cancel one",
-                retry_after_s=_RETRY_AFTER_S,
-                scope="tenant",
-                limit=most,
-                held=most,
-            )
+            raise _too_many(tenant, most)
         batch = batch_of(fields)
         if any(getattr(batch, name) != value for name, value in new):
             raise KeyReused(
@@ -371,6 +377,7 @@ class BatchStore:
                 parts_name=parts_name(lease.batch.id),
                 keep_s=_ENDED_S,
                 ttl_s=lease.batch.output_ttl_s,
+                notice=batch_notice(lease.batch, status),
                 created={name: (file, stored_name(file.id)) for name, file in created if file},
             )
         )
@@ -406,6 +413,17 @@ def parts_name(batch_id: str) -> str:
 
 def _digest(tenant: str, key: str) -> str:
     return blake2b(f"{tenant} {key}".encode(), digest_size=16).hexdigest()
+
+
+def _too_many(tenant: Tenant, most: int) -> QueueFull:
+    return QueueFull(
+        f"tenant {tenant.name} has {most} batches under way, as many as may be "
+        "(FLEET_TENANT_BATCHES): wait for one to end, or cancel one",
+        retry_after_s=_RETRY_AFTER_S,
+        scope="tenant",
+        limit=most,
+        held=most,
+    )
 
 
 def no_batch(batch_id: str) -> UnknownBatch:

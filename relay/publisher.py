@@ -22,6 +22,7 @@ from relay.records import requested
 from relay.scripts.jobs import REFUSED, TORN, NewFrames, append, keys_of
 from relay.usage.ended_job import usage_of
 from relay.usage.job_meter import JobMeter
+from relay.webhooks.notices import job_notice
 
 _log = logging.getLogger(__name__)
 
@@ -109,6 +110,10 @@ class AttemptLog:
         """What the ledger gets with the terminal event; `now` is unix seconds by Redis's clock."""
         self.meter.end(now)
         return usage_of(self._job.record, status, self.meter.counts(self._prompt_estimate))
+
+    def notice(self, last: Event) -> bytes:
+        """What webhooks are told with this terminal event; empty: nothing."""
+        return job_notice(self._job.record, last)
 
     def _prompt_estimate(self) -> int:
         try:
@@ -333,6 +338,7 @@ def _group(attempt_log: AttemptLog, lines: list[bytes], last: Event, now: float)
             data,
             status,
             usage,
+            attempt_log.notice(last) if status else b"",
         ),
     )
 

@@ -95,9 +95,11 @@ class Once(NamedTuple):
 class Queue:
     """The queues of a fleet: enqueues, claims, starts and cancels jobs."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Work through this connection."""
-        self._connection = connection
+    def __init__(
+        self, connection: Connection, has_webhooks: Callable[[str], bool] = lambda _: False
+    ) -> None:
+        """Work through this connection; `has_webhooks`: whether a tenant has some."""
+        self._connection, self._has_webhooks = connection, has_webhooks
         self._records = Records(connection)
         self._leases = Leases(connection)
         self._limits = TenantLimits(connection)
@@ -133,18 +135,18 @@ class Queue:
         if job_id is not None and (there := await self._records.find(job_id)) is not None:
             return there, await self.positions.place(there)
         await self._check(request, tenant)
-        new_id = job_id or new_job_id or uuid4().hex
         settings, now = self._connection.settings, self._connection.now()
-        policy, lives = settings.conversation_policy, job_id is not None
-        record = new_record(request, queue, tenant, new_id, retry_of=retry_of, policy=policy)
+        record = new_record(
+            request, queue, tenant, job_id or new_job_id or uuid4().hex, retry_of=retry_of,
+            policy=settings.conversation_policy, is_told=self._has_webhooks(tenant.name),
+        )  # fmt: skip
         record, reservation = self._limits.priced(record, request, tenant)
-        lease_s = settings.lease_s if expects_follower else None
-        follower = first_of(record, first_follower, lease_s)
+        follower = first_of(record, first_follower, settings.lease_s if expects_follower else None)
         new, arriving = new_job(
             record, request, tenant, settings, follower, obstacle=obstacle, now=now
         )
         async with self._limits.reserving(reservation):
-            job = await self._enqueue(new, request, arriving, lives=lives)
+            job = await self._enqueue(new, request, arriving, lives=job_id is not None)
         assert not isinstance(job, HeldKey)  # noqa: S101 - for the type checker: only of a key
         return job
 
@@ -165,8 +167,10 @@ class Queue:
         """
         await self._check(request, tenant)
         settings, now = self._connection.settings, self._connection.now()
-        policy = settings.conversation_policy
-        record = new_record(request, queue, tenant, once.job_id, policy=policy)
+        record = new_record(
+            request, queue, tenant, once.job_id, policy=settings.conversation_policy,
+            is_told=self._has_webhooks(tenant.name),
+        )  # fmt: skip
         record, reservation = self._limits.priced(record, request, tenant)
         follower = first_of(record, first_follower, settings.lease_s)
         new, arriving = new_job(

@@ -150,6 +150,7 @@ COUNTED: Final = (
         "Attempts whose job another worker had by the time of their next write.",
         "queue",
     ),
+    _counted("webhook_tries_total", "Requests to receivers of webhooks.", "outcome"),
     _counted("batches_total", "Batches that have ended.", "status"),
     _counted("batch_rows_total", "Rows of batches that have a result.", "outcome"),
 )  # fmt: skip

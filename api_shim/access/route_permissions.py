@@ -61,6 +61,15 @@ NEEDS: Final[Mapping[str, Need]] = {
     "GET /api/v1/usage": "key",
     "GET /api/v1/usage/limits": "key",
     "GET /api/v1/caller": "key",
+    # The tenant's webhooks.
+    "GET /api/v1/webhooks": "webhooks",
+    "POST /api/v1/webhooks": "webhooks",
+    "GET /api/v1/webhooks/{id}": "webhooks",
+    "PATCH /api/v1/webhooks/{id}": "webhooks",
+    "DELETE /api/v1/webhooks/{id}": "webhooks",
+    "POST /api/v1/webhooks/{id}/rotate": "webhooks",
+    "GET /api/v1/webhooks/{id}/deliveries": "webhooks",
+    "POST /api/v1/webhooks/{id}/replay": "webhooks",
     # The fleet.
     "GET /api/v1/backends": "models:read",
     "GET /api/v1/models": "models:read",

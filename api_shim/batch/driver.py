@@ -7,13 +7,14 @@ tenant with the fewest here, so that one tenant's many batches do not delay anot
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, Final, Never
+from typing import Final, Never
 
 from api_shim.batch.batch_run import BatchRun
 from api_shim.dependencies import Dependencies
+from api_shim.following.shutdown import restart_on_defect
 from contract.batches import Batch
 from contract.errors import FleetError, RelayUnavailable
 from relay.batches import BatchLease
@@ -46,7 +47,7 @@ class BatchDriver:
 
     async def _run(self) -> None:
         driving, sweeping = (
-            asyncio.create_task(_restart_on_defect(work))
+            asyncio.create_task(restart_on_defect(work, "the batch driver"))
             for work in (self._drive_batches, self._sweep)
         )
         try:
@@ -155,19 +156,6 @@ class BatchDriver:
                 async with asyncio.timeout(_SWEEP_S):
                     await deleted.wait()
             deleted.clear()
-
-
-async def _restart_on_defect(work: Callable[[], Coroutine[Any, Any, Never]]) -> Never:
-    """Run it, and restart it after a defect of ours: the shim must go on serving requests."""
-    while True:
-        doing = asyncio.create_task(work())
-        try:
-            await asyncio.wait({doing})
-        finally:
-            doing.cancel()
-            await asyncio.wait({doing})
-        _log.error("the batch driver failed and is restarted", exc_info=doing.exception())
-        await asyncio.sleep(_BACKOFF_S[0])
 
 
 @asynccontextmanager

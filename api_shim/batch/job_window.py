@@ -36,6 +36,7 @@ from contract.errors import (
 from contract.events import LAST_WORDS, Usage
 from contract.jobs import AnyRequest
 from relay.batches import BatchJobs
+from relay.queue import Queue
 from telemetry.trace_context import context_of
 
 _AT_ONCE: Final = 8
@@ -77,6 +78,8 @@ class JobWindow:
         self._submission = Submission(
             dependencies.submission, batch.tenant, Preferences(), hints=hints_for(batch.endpoint)
         )
+        # Webhooks are told of the end of the batch, not of its rows.
+        self._queue = Queue(dependencies.connection)
         self._read = ENDPOINTS[batch.endpoint]
         self._at_once = 1 if batch.endpoint in _HEAVY else _AT_ONCE
         self._seen: set[str] = set()
@@ -125,6 +128,7 @@ class JobWindow:
                 "priority": "batch",
                 "on_disconnect": "continue",
                 "deadline_s": None,
+                "callback_url": None,  # of the batch, not of its rows
                 "metadata": {"batch_id": self._batch.id, "custom_id": waiting.row.custom_id},
             }
         )
@@ -139,7 +143,7 @@ class JobWindow:
         with self._dependencies.metrics.tracing.submitting(request.kind, trace) as span:
             span.set({"llmfleet.batch.id": self._batch.id, "llmfleet.job.id": job_id})
             self._dependencies.redis_disk.demand_room()
-            await self._dependencies.queue.enqueue(
+            await self._queue.enqueue(
                 stored(placed), queue=placed.queue, tenant=self._batch.tenant, job_id=job_id
             )
         self._seen.add(_model(request))

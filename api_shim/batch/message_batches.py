@@ -28,7 +28,12 @@ from api_shim.batch.supported_endpoints import check_batch
 from api_shim.bodies.json_scan import JsonBounds
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Caller
-from api_shim.http.headers import BackendHeader, IdempotencyKey, NotBeforeHeader
+from api_shim.http.headers import (
+    BackendHeader,
+    IdempotencyKey,
+    NotBeforeHeader,
+    WebhookHeader,
+)
 from api_shim.http.json_body import parse_json, read_body, require_json
 from api_shim.http.problems import Refusal
 from api_shim.submission.ignored_fields import HEADER, header_value
@@ -78,6 +83,7 @@ async def create(
     key: IdempotencyKey = None,
     backend: BackendHeader = None,
     not_before: NotBeforeHeader = None,
+    webhook: WebhookHeader = None,
 ) -> Response:
     """Create a batch; its requests run as jobs of priority `batch`, for a day at most."""
     require_json(request.headers)
@@ -95,10 +101,14 @@ async def create(
         backend=backend,
         not_before=not_before,
         output_ttl_s=dependencies.settings.file_ttl_s,
+        callback_url=webhook,
     )
     most = dependencies.settings.tenant_batches
     try:
-        batch = await dependencies.batches.create(new, caller, most=most, key=key)
+        announced = await dependencies.webhooks.is_told(caller.name, webhook)
+        batch = await dependencies.batches.create(
+            new, caller, most=most, key=key, announced=announced
+        )
     except Exception:
         if is_new:
             await _delete_file(file.id, dependencies, caller)

@@ -15,9 +15,14 @@ from api_shim.batch.http_responses import listing, refusals
 from api_shim.batch.supported_endpoints import ENDPOINTS, check_batch
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Caller
-from api_shim.http.headers import BackendHeader, IdempotencyKey, NotBeforeHeader
+from api_shim.http.headers import (
+    BackendHeader,
+    IdempotencyKey,
+    NotBeforeHeader,
+    WebhookHeader,
+)
 from api_shim.http.json_body import JsonRoute
-from api_shim.openai.request_fields import invalid_field
+from api_shim.openai.request_fields import callback_in, invalid_field
 from api_shim.submission.ignored_fields import HEADER, LenientModel, header_value, ignored
 from contract.batches import (
     BATCH_ID_BEGINNING,
@@ -149,6 +154,7 @@ async def create(
     key: IdempotencyKey = None,
     backend: BackendHeader = None,
     not_before: NotBeforeHeader = None,
+    webhook: WebhookHeader = None,
 ) -> Response:
     """Create a batch; its input is validated, then run as jobs of priority `batch`.
 
@@ -173,9 +179,11 @@ async def create(
         backend=backend,
         not_before=not_before,
         output_ttl_s=keep.seconds if keep else dependencies.settings.file_ttl_s,
+        callback_url=webhook or callback_in(body.metadata),
     )
     most = dependencies.settings.tenant_batches
-    batch = await dependencies.batches.create(new, caller, most=most, key=key)
+    announced = await dependencies.webhooks.is_told(caller.name, new.callback_url)
+    batch = await dependencies.batches.create(new, caller, most=most, key=key, announced=announced)
     dependencies.batches_changed.set()
     return _answer(batch, ignored(body))
 

@@ -21,6 +21,7 @@ from contract.requests import (
     Request,
     disconnect_policy,
 )
+from contract.webhooks.webhook_models import checked_url
 
 AnyKind = TypeVar("AnyKind", bound=Request)
 
@@ -121,6 +122,20 @@ SessionHeader = Annotated[
 ]
 
 
+def _checked_url(text: str | None) -> str | None:
+    return None if text is None else checked_url(text)
+
+
+WebhookHeader = Annotated[
+    str | None,
+    Header(
+        alias="X-Fleet-Webhook",
+        description="Instead of the body's `callback_url`: where the end of the job or batch is "
+        "posted.",
+        examples=["https://example.com/hooks"],
+    ),
+    AfterValidator(_checked_url),
+]
 BACKEND_NAME: Final = r"^[a-z][a-z0-9_-]{0,39}$"
 BackendHeader = Annotated[
     str | None,
@@ -150,6 +165,7 @@ class Preferences(NamedTuple):
     conversation: str | None = None
     conversation_policy: ConversationPolicy | None = None
     busy_wait_s: float | None = None
+    callback_url: str | None = None
 
     def over(self, request: AnyKind) -> AnyKind:
         """The request with the headers' values in place of its own.
@@ -163,6 +179,7 @@ class Preferences(NamedTuple):
             "on_no_worker": self.on_no_worker,
             "not_before": self.not_before,
             "busy_wait_s": self.busy_wait_s,
+            "callback_url": self.callback_url,
         }
         if isinstance(request, ChatRequest):
             values["conversation"] = self.conversation
@@ -183,6 +200,7 @@ async def _preferences(
     conversation_policy: ConversationPolicyHeader = None,
     session: SessionHeader = None,
     busy_wait: BusyWaitHeader = None,
+    webhook: WebhookHeader = None,
 ) -> Preferences:
     return Preferences(
         idempotency_key,
@@ -194,6 +212,7 @@ async def _preferences(
         conversation if conversation is not None else key_of(session),
         conversation_policy,
         busy_wait,
+        webhook,
     )
 
 

@@ -48,6 +48,7 @@ from contract.errors import (
     UnknownKey,
     UnknownModel,
     UnknownQueue,
+    UnknownWebhook,
     WrongKind,
 )
 from contract.wire import WireModel, encode
@@ -198,6 +199,7 @@ _STATUS: Final[Mapping[type[Exception], int]] = {
     UnknownFile: 404,
     FileQuotaFull: 413,
     UnknownBatch: 404,
+    UnknownWebhook: 404,
     BatchEnded: 409,
     NotSupported: 400,
     WrongKind: 400,

@@ -15,6 +15,7 @@ from contract.chat import ImagePart
 from contract.errors import FleetError, InvalidRequest, NotSupported
 from contract.images import normalized
 from contract.requests import LONGEST_METADATA, MOST_METADATA, Metadata, Priority, Request
+from contract.webhooks.webhook_models import checked_url
 
 AnyKind = TypeVar("AnyKind", bound=Request)
 
@@ -109,6 +110,7 @@ def build_request(kind: type[AnyKind], body: OpenAIRequest, **fields: Any) -> An
         "backend": body.backend,
         "priority": _PRIORITIES.get(body.service_tier or ""),
         "metadata": _metadata(body),
+        "callback_url": callback_in(body.metadata),
     }
     given = {name: value for name, value in (shared | fields).items() if value is not None}
     try:
@@ -119,6 +121,20 @@ def build_request(kind: type[AnyKind], body: OpenAIRequest, **fields: Any) -> An
         names = {**_NAMES, **body.field_names}
         path[:1] = [names.get(name, name) for name in path[:1]]
         raise invalid_field(".".join(path) or "body", message_of(first)) from None
+
+
+def callback_in(metadata: Mapping[str, Any] | None) -> str | None:
+    """Where the end of a request is to be posted: `webhook` of its metadata, if it is a URL.
+
+    Any other `webhook` there is the client's own note. Raises Refusal.
+    """
+    url = (metadata or {}).get("webhook")
+    if not isinstance(url, str) or not url.lower().startswith(("http://", "https://")):
+        return None
+    try:
+        return checked_url(url)
+    except ValueError as error:
+        raise invalid_field("metadata.webhook", str(error)) from None
 
 
 def _metadata(body: OpenAIRequest) -> dict[str, str] | None:

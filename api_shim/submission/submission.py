@@ -45,6 +45,7 @@ from relay.queue import Once, Queue
 from relay.roster import Roster
 from relay.scripts.jobs import HeldKey
 from relay.subscriber import Subscriber, UpcomingJob
+from relay.webhooks.webhook_store import WebhookStore
 from telemetry.tracing import Tracing
 
 REASON_HEADER: Final = "X-Fleet-Queue-Reason"
@@ -75,6 +76,7 @@ class SubmissionServices(NamedTuple):
     aliases: AliasCache
     demand_room: Callable[[], None]
     """Raises RelayFull while the disk of Redis has no room for new jobs."""
+    webhooks: WebhookStore
 
 
 class Submission:
@@ -137,6 +139,8 @@ class Submission:
 
     async def _accept(self, request: AnyRequest) -> tuple[JobRecord, QueuePlace]:
         request, key = self._preferences.over(request), None
+        if request.callback_url is not None:
+            await self._services.webhooks.demand_callbacks(self.tenant.name)
         if (idempotency_key := self._preferences.idempotency_key) is not None:
             anyway = str(self._enqueue_anyway)
             key = Key.of(self.tenant.name, idempotency_key, request, anyway)

@@ -28,6 +28,7 @@ from fleet.cli.commands import (
     service,
     up,
     usage,
+    webhooks,
     worker,
 )
 from fleet.cli.commands.options import all_with_key, with_key
@@ -73,6 +74,7 @@ for name, group in (
     ("batch", batch.app),
     ("dead", dead.app),
     ("keys", keys.app),
+    ("webhooks", webhooks.app),
     ("config", config.app),
     ("doctor", doctor.app),
     ("service", service.app),

@@ -46,6 +46,7 @@ from fleet.client.results import images_of, rows_of, scores_of
 from fleet.client.roster import RosterClient
 from fleet.client.settings import ClientSettings, api_key_option
 from fleet.client.transport import Shims
+from fleet.client.webhooks import AsyncWebhooks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,6 +94,11 @@ class AsyncClient(RosterClient):
     def batches(self) -> AsyncBatches:
         """Files of requests, and the batches that run them."""
         return AsyncBatches(self._shims)
+
+    @property
+    def webhooks(self) -> AsyncWebhooks:
+        """Addresses to which the ends of jobs and batches are posted."""
+        return AsyncWebhooks(self._shims)
 
     async def aclose(self) -> None:
         """Close every connection; jobs continue."""

@@ -24,6 +24,7 @@ from fleet.client.batches import AsyncBatches
 from fleet.client.blocking import Blocking, blocking_generator, blocking_method, map_blocking
 from fleet.client.job import AsyncJob
 from fleet.client.map import REQUESTS_IN_FLIGHT, KeyFactory, MapResult, RequestLike
+from fleet.client.webhooks import AsyncWebhooks
 
 Fields = ParamSpec("Fields")
 
@@ -77,6 +78,19 @@ class Batches(Blocking):
     fetch = blocking_generator(AsyncBatches.fetch)
 
 
+class Webhooks(Blocking):
+    """Manages the caller's webhooks; see `fleet.client.webhooks.AsyncWebhooks`."""
+
+    add = blocking_method(AsyncWebhooks.add)
+    list = blocking_method(AsyncWebhooks.list)
+    get = blocking_method(AsyncWebhooks.get)
+    change = blocking_method(AsyncWebhooks.change)
+    remove = blocking_method(AsyncWebhooks.remove)
+    rotate = blocking_method(AsyncWebhooks.rotate)
+    deliveries = blocking_method(AsyncWebhooks.deliveries)
+    replay = blocking_method(AsyncWebhooks.replay)
+
+
 class Client(Blocking):
     """A client of the fleet; see `AsyncClient`. Close it, or use it in a `with` statement."""
 
@@ -115,6 +129,11 @@ class Client(Blocking):
     def batches(self) -> Batches:
         """Files of requests, and the batches that run them."""
         return Batches(self._portal, self._fleet.batches)
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """Addresses to which the ends of jobs and batches are posted."""
+        return Webhooks(self._portal, self._fleet.webhooks)
 
     def job(self, job_id: str) -> Job:
         """A handle on a job by its id; sends no request.

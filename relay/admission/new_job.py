@@ -17,6 +17,7 @@ from relay.records import to_hash
 from relay.scheduling import later
 from relay.scripts.jobs import NO_FOLLOWER, FirstFollower, NewJob
 from relay.settings import RelaySettings
+from relay.webhooks.notices import family_of
 from telemetry.trace_context import current_trace
 
 FIRST_FOLLOW_S: Final = 15.0
@@ -49,8 +50,9 @@ def new_record(
     *,
     retry_of: str | None = None,
     policy: ConversationPolicy,
+    is_told: bool,
 ) -> JobRecord:
-    """The record of a new job; `policy` is for a message whose request names none."""
+    """The record of a new job; `policy` is for messages that name none, `is_told` for webhooks."""
     trace, route = current_trace(), request.route
     turn = turn_of(request, tenant.name, policy)
     return JobRecord(
@@ -73,8 +75,9 @@ def new_record(
         after=tuple(dict.fromkeys(request.after or ())),
         after_any=tuple(dict.fromkeys(request.after_any or ())),
         blocked=bool(request.after or request.after_any),
-        traceparent=trace and trace.traceparent,
-        tracestate=trace and trace.tracestate,
+        webhook=family_of(request, is_told=is_told),
+        callback_url=request.callback_url,
+        **({} if trace is None else trace._asdict()),
         conversation=getattr(request, "conversation", None),
         conversation_policy=turn and turn.policy,
         metadata=request.metadata,

@@ -108,7 +108,7 @@ def _aliases(table: Hash) -> dict[str, Alias]:
     return found
 
 
-# Scripts of relay/lua/aliases.
+# Scripts of relay/lua/tables.
 
 
 def read_aliases(known_revision: str) -> ScriptCall[tuple[str, Hash | None]]:
@@ -117,7 +117,7 @@ def read_aliases(known_revision: str) -> ScriptCall[tuple[str, Hash | None]]:
     Returns its revision and the table (field to text); None in its place if the revision is
     `known_revision`.
     """
-    return ScriptCall(load("aliases/read"), [redis_keys.ALIASES], [known_revision], _read_table)
+    return ScriptCall(load("tables/read"), [redis_keys.ALIASES], [known_revision], _read_table)
 
 
 def change_alias(known: str, revision: str, field: str, json: bytes) -> ScriptCall[bool]:
@@ -126,7 +126,7 @@ def change_alias(known: str, revision: str, field: str, json: bytes) -> ScriptCa
     It gets a new `revision`. False if the table has another one.
     """
     args: list[Argument] = [known, revision, field, json]
-    return ScriptCall(load("aliases/change"), [redis_keys.ALIASES], args, bool)
+    return ScriptCall(load("tables/change"), [redis_keys.ALIASES], args, bool)
 
 
 def _read_table(reply: Any) -> tuple[str, Hash | None]:

@@ -129,19 +129,23 @@ def finish(
     parts_name: str,
     keep_s: int,
     ttl_s: float,
+    notice: bytes,
     created: Mapping[str, tuple[StoredFile, str]],
 ) -> ScriptCall[bool]:
     """End a batch: its record lives for `keep_s` seconds more, its parts are deleted.
 
     `created` maps `output_file_id` and `error_file_id` to a file and its name in the storage;
-    the files' records live for `ttl_s` seconds. `line_errors` is JSON, or empty. False, too, if
-    there are rows without an answer and the status is not `failed`.
+    the files' records live for `ttl_s` seconds. `line_errors` is JSON, or empty; so is `notice`,
+    `relay.webhooks.notices.Notice` for the outbox. False, too, if there are rows without an answer
+    and the status is not `failed`.
     """
     keys = [
         redis_keys.STORED, redis_keys.files(driver.tenant), redis_keys.FILE_SIZES,
-        redis_keys.FILE_BYTES,
+        redis_keys.FILE_BYTES, redis_keys.OUTBOX,
     ]  # fmt: skip
-    args: list[Argument] = [driver.batch_id, status, line_errors, parts_name, keep_s, ttl_s]
+    args: list[Argument] = [
+        driver.batch_id, status, line_errors, parts_name, keep_s, ttl_s, notice,
+    ]  # fmt: skip
     for field, (file, name) in created.items():
         keys.append(redis_keys.file(file.id))
         args += [field, file.id, name, encode(file)]

@@ -136,6 +136,8 @@ class NewFrames(NamedTuple):
     """The job's new status if the last frame is a terminal event, else empty."""
     usage: bytes = b""
     """What the job has used, with that event: `relay.usage.ended_job.EndedJobUsage` as JSON."""
+    notice: bytes = b""
+    """What webhooks are told, with that event: `relay.webhooks.notices.Notice` as JSON."""
 
 
 def keys_of(job_id: str) -> tuple[str, str, str]:
@@ -159,7 +161,7 @@ def append(
     """
     keys: list[str] = [
         redis_keys.LIVE, redis_keys.DEADLINES, redis_keys.FOLLOWED, redis_keys.UNSETTLED,
-        redis_keys.PARENTS,
+        redis_keys.PARENTS, redis_keys.OUTBOX,
     ]  # fmt: skip
     args: list[Argument] = [ttl_s]
     for its_keys, frames in jobs:
@@ -240,6 +242,7 @@ def end(
         redis_keys.FOLLOWED,
         redis_keys.UNSETTLED,
         redis_keys.PARENTS,
+        redis_keys.OUTBOX,
     ]
     args: list[Argument] = [
         job_id, redis_keys.channel(job_id), terminal.type, ttl_s, event_fields(terminal), int(dead),

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import random
 import signal
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import aiohttp
 from support.proxy import Proxy, proxy_to
+from support.receiver import Answer, Received, Receiver, receiver
 from support.redis_server import RedisServer, free_port
 from support.relay import Relay, relay_on
 
@@ -20,7 +22,10 @@ from chaos.backends import Streams, watched_server
 from chaos.errands import REAL
 from chaos.schedule import SHIMS
 from contract.errors import RelayUnavailable
+from contract.tenants import DEFAULT_TENANT
+from contract.webhooks.webhook_models import NewWebhook
 from fleet.real.run_llama_server import running_llama_server
+from relay.webhooks.webhook_store import WebhookStore
 
 _log = logging.getLogger(__name__)
 
@@ -33,13 +38,24 @@ FLEET = {
     # Far limits, so that something is reserved for every job, and a row for every model.
     "FLEET_TENANT_TOKENS_DAY": "1000000000000", "FLEET_ANSWER_TOKENS": "1000000",
     "FLEET_USAGE_ROWS": "100000",
+    "FLEET_PRIVATE_WEBHOOKS": "true", "FLEET_WEBHOOK_RETRY_S": "0.1",
 }  # fmt: skip
 """Shorter leases than usual, so that a soak of minutes sees many of them expire; logs are compacted
 while callers come back to them."""
+_HOOK_FAILS = 0.1
+"""The part of the requests to the receiver of webhooks that fail."""
 _PAUSE_S = 0.3
 """Between a death and the next start, as a supervisor has it."""
 _READY_WITHIN_S = 60.0
 _ENDS_WITHIN_S = 20.0
+
+
+def moody(got: Received) -> Answer | None:
+    """How a receiver answers that fails at times: with an error, or without a word."""
+    luck = random.random()
+    if luck > _HOOK_FAILS:
+        return 204, {}
+    return (503, {}) if luck > _HOOK_FAILS / 2 else None
 
 
 class DidNotStart(Exception):
@@ -113,6 +129,8 @@ class Cast:
     relay: Relay
     """Goes around the proxies: the eyes of the verdict."""
     folder: Path
+    hook: Receiver
+    """Is told of the end of every job."""
     workers: dict[str, Player] = field(default_factory=dict)
     shims: dict[str, Player] = field(default_factory=dict)
     urls: list[str] = field(default_factory=list)
@@ -189,7 +207,12 @@ async def cast(folder: Path, *, with_real: bool) -> AsyncGenerator[Cast]:
         redis = RedisServer(folder, "--appendfsync", "always")
         stack.callback(redis.stop)
         relay = await stack.enter_async_context(relay_on(redis.url))
-        here = Cast(redis, relay, folder)
+        hook = stack.enter_context(receiver())
+        hook.answer = moody
+        await WebhookStore(relay.connection).create(
+            DEFAULT_TENANT.name, NewWebhook(url=hook.url, events=("job.*",))
+        )
+        here = Cast(redis, relay, folder, hook)
         for name in SHIMS:
             here.to_redis[name] = await stack.enter_async_context(proxy_to(redis.port))
             _add_shim(here, name)

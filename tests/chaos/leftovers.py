@@ -17,7 +17,8 @@ from contract.events import Frame
 from contract.jobs import JobRecord
 
 _OWNED = re.compile(
-    r"fleet:(recent|queues|roster|dead|idempotency|tenants|keys|compacted|unsettled)$|_kombu\.binding.*$"
+    r"fleet:(recent|queues|roster|dead|idempotency|tenants|keys|compacted|unsettled|outbox|webhooks)$"
+    r"|fleet:t:[^:]+:webhook:secrets$|_kombu\.binding.*$"
 )
 """Keys without a TTL whose owner ARCHITECTURE.md names: they hold no job that lives."""
 _RECORD = re.compile(r"fleet:j:([0-9a-f]{32}):record$")

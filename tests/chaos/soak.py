@@ -14,6 +14,7 @@ from chaos.cast import LEASE_S, Cast, cast
 from chaos.faults import DEEDS
 from chaos.ledger import unbalanced
 from chaos.leftovers import all_jobs, not_closed, settled, story_of
+from chaos.receivers import untold
 from chaos.report import table
 from chaos.schedule import Fault, Plan
 from chaos.verdict import Broken, judge, judge_pauses
@@ -66,6 +67,7 @@ async def soak(plan: Plan, folder: Path, *, with_real: bool) -> Outcome:
         outcome.broken += [*judge(jobs, tales), *left, *_defects(here)]
         outcome.broken += judge_pauses(jobs.values(), here.pauses)
         outcome.broken += await unbalanced(here, jobs)
+        outcome.broken += await untold(here, jobs)
         outcome.broken += not_closed(here, tales, _CLOSED_WITHIN_S)
         outcome.table = table(here, plan.faults, jobs, tales)
         for broken in outcome.broken:

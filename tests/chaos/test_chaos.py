@@ -4,11 +4,13 @@ import random
 from dataclasses import replace
 
 import pytest
+from support.receiver import Received
 
 from chaos.callers import Heard, Tale, View
 from chaos.errands import Answer, Errand, Visit, errands
 from chaos.faults import DEEDS
 from chaos.ledger import judge_ledger
+from chaos.receivers import judge_told
 from chaos.schedule import KINDS, plan
 from chaos.verdict import Job, Replay, judge, judge_pauses
 from contract.events import Cancelled, Delta, Done, Event, EventId, Failed, Frame, Queued, Started
@@ -217,3 +219,26 @@ def test_some_errands_of_a_soak_wait_for_a_time_and_some_for_others() -> None:
     assert {errand.number for errand in asked if errand.later_s is not None}
     assert {errand.after_any for errand in asked if errand.parent is not None} == {True, False}
     assert all(errand.parent is None or errand.parent < errand.number for errand in asked)
+
+
+def told(*subjects: str, id_of: str = "evt_") -> list[Received]:
+    bodies = [b'{"type": "job.done", "data": {"id": "%s"}}' % each.encode() for each in subjects]
+    return [Received(f"{id_of}{e}", "/", {}, b) for e, b in zip(subjects, bodies, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("received", "promises"),
+    [
+        (told("a", "b", "b"), []),
+        (told("a"), ["every end is told, with one id"]),
+        (told("b", "a"), ["ends are told in their order"]),
+        ([*told("a", "b"), *told("b", id_of="other_")], ["every end is told, with one id"]),
+        (told("a", "b", "c"), ["only ends are told"]),
+    ],
+)
+def test_a_receiver_that_was_not_told_all_in_order_is_seen(
+    received: list[Received], promises: list[str]
+) -> None:
+    broken = judge_told({"a": 1.0, "b": 2.0}, received)
+
+    assert [each.promise for each in broken] == promises

@@ -19,6 +19,7 @@ VIEWS = {
     "schedules": "Schedules",
     "dead": "Dead letters",
     "batches": "Batches and files",
+    "webhooks": "Webhooks",
     "tenants": "Tenants and keys",
     "playground": "Playground",
 }
@@ -207,3 +208,26 @@ def test_schedules_show_what_starts_when_what_waits_for_what_and_closed_queues(
     watched.http.post("/api/v1/queues/art.chat/resume")
     watched.http.delete(f"/api/v1/jobs/{parent}")
     watched.until(child, "failed")
+
+
+def test_a_webhook_is_made_its_secret_shown_once_and_its_deliveries_listed(
+    watched: Watched, page: Any
+) -> None:
+    show(page, "webhooks", "Webhooks")
+    page.get_by_role("button", name="New webhook").click()
+    page.get_by_label("Address").fill("http://127.0.0.1:9/hooks")  # which no public fleet posts to
+    page.get_by_role("button", name="Create").click()
+    assert "whsec_" in page.get_by_role("dialog").inner_text()
+    page.get_by_role("button", name="Done").click()
+    job = watched.enqueue()
+    watched.until(job, "done")
+    table = page.get_by_role("region", name="Table of deliveries")
+    table.get_by_role("row", name=re.compile(f"job.done {job[:8]} waiting")).wait_for()
+    page.get_by_role("row", name=re.compile("failing.*not a public address")).wait_for()
+
+    page.get_by_role("button", name="Disable").click()
+    table.get_by_role("row", name=re.compile("dropped .*its owner has disabled")).wait_for()
+    page.get_by_role("button", name="Remove").click()
+    page.get_by_role("button", name="Remove the webhook").click()
+    page.get_by_text("No webhooks").wait_for()
+    assert watched.http.get("/api/v1/webhooks").json() == {"webhooks": []}

@@ -4,7 +4,7 @@ import { Overlays, help } from './parts/overlays.js';
 import { Shell, SignIn } from './parts/shell.js';
 import { caller, enter, go, remembered, signIn, theme, watch } from './store.js';
 
-const JUMPS = { o: 'overview', q: 'queues', w: 'workers', b: 'backends', j: 'jobs', s: 'schedules', d: 'dead', f: 'batches', t: 'tenants', p: 'playground' };
+const JUMPS = { o: 'overview', q: 'queues', w: 'workers', b: 'backends', j: 'jobs', s: 'schedules', d: 'dead', f: 'batches', h: 'webhooks', t: 'tenants', p: 'playground' };
 
 function Page() {
   if (!caller.value) return html`<${SignIn} state=${signIn.value} />`;

@@ -8,10 +8,10 @@ import typer
 from contract.tenants import AuditEntry
 from fleet.cli.commands.options import All, Json, Newest, Url
 from fleet.cli.exit_codes import Exit, run
+from fleet.cli.paging import collect_pages
 from fleet.cli.tables import Ago, Id, Wrapped
 from fleet.cli.terminal import DEFAULT_ROWS, Terminal
 from fleet.client.async_client import AsyncClient
-from fleet.client.paging import collect_pages
 
 _COLUMNS: Final = ("when", "tenant", "key", "name", "action", "subject", "status", "from")
 

@@ -19,12 +19,12 @@ from contract.wire import encode
 from fleet.atomic_file import check_apart, whole
 from fleet.cli.commands.options import All, At, Backend, Json, Newest, Timeout, Url, time_of
 from fleet.cli.exit_codes import Exit, run
+from fleet.cli.paging import collect_pages
 from fleet.cli.tables import Ago, Id
 from fleet.cli.terminal import DEFAULT_ROWS, Terminal
 from fleet.client.async_client import AsyncClient
 from fleet.client.batches import AsyncBatches, BatchView, first_endpoint
 from fleet.client.errors import GaveUpWaiting
-from fleet.client.paging import collect_pages
 from fleet.embed.encoding import check_utf8_lines
 from fleet.visible import visible_json
 

@@ -11,10 +11,10 @@ from contract.wire import encode
 from fleet.cli.commands.jobs import JobId, retry_all
 from fleet.cli.commands.options import All, Json, Newest, Url
 from fleet.cli.exit_codes import Exit, run
+from fleet.cli.paging import collect_pages
 from fleet.cli.tables import Ago, Id, Wrapped
 from fleet.cli.terminal import DEFAULT_ROWS, Terminal
 from fleet.client.async_client import AsyncClient
-from fleet.client.paging import collect_pages
 
 app = typer.Typer(
     help="Jobs that ran out of attempts: list, show, retry, purge.", no_args_is_help=False

@@ -16,11 +16,11 @@ from fleet.cli.commands.options import All, Json, Newest, Raw, Timeout, Url
 from fleet.cli.event_printer import print_events
 from fleet.cli.exit_codes import Exit, run
 from fleet.cli.interrupts import detachable
+from fleet.cli.paging import collect_pages
 from fleet.cli.tables import Ago, Id, Wrapped
 from fleet.cli.terminal import DEFAULT_ROWS, Terminal
 from fleet.client.async_client import AsyncClient
 from fleet.client.job import with_time_limit
-from fleet.client.paging import collect_pages
 
 app = typer.Typer(
     help="List, show, watch and cancel jobs; retry dead letters.",

@@ -1,16 +1,17 @@
 #!lua flags=allow-oom
--- KEYS batch rows parts live index sharing stored files sizes sums, then the record of each file to create
--- ARGV token id status line_errors parts_name keep_s ttl_s, then of each file: field id name json
--- Creates the records of the files and ends the batch. Returns 1; 0: there are rows without an
--- answer; false: the lease is lost.
+-- KEYS batch rows parts live index sharing stored files sizes sums outbox, then the record of each file
+-- ARGV token id status line_errors parts_name keep_s ttl_s notice, then of each file: field id name
+--   json
+-- Creates the records of the files and ends the batch; notice (JSON, '': none) is added to outbox,
+-- which is a channel, too. Returns 1; 0: there are rows without an answer; false: the lease is lost.
 -- include shared/driven.lua
 -- include shared/file.lua
-local stored, files, sizes, sums = unpack(KEYS, 7, 10)
-local _, id, status, line_errors, parts_name, keep_s, ttl_s = unpack(ARGV, 1, 7)
+local stored, files, sizes, sums, outbox = unpack(KEYS, 7, 11)
+local _, id, status, line_errors, parts_name, keep_s, ttl_s, notice = unpack(ARGV, 1, 8)
 if status ~= 'failed'
         and redis.call('BITCOUNT', rows) < tonumber(get('total') or 0) then return 0 end
-for i = 11, #KEYS do
-    local first = 8 + (i - 11) * 4
+for i = 12, #KEYS do
+    local first = 9 + (i - 12) * 4
     local field, file_id, name, json = unpack(ARGV, first, first + 3)
     create_file({KEYS[i], files, stored, sizes, sums}, file_id, name, json, tonumber(ttl_s))
     redis.call('HSET', batch, field, file_id)
@@ -24,4 +25,8 @@ redis.call('DEL', rows, parts)
 redis.call('ZREM', live, id)
 redis.call('SREM', sharing, id)
 redis.call('ZADD', stored, exact(now), parts_name)
+if notice ~= '' then
+    redis.call('XADD', outbox, 'MAXLEN', '~', 1000000, '*', 'e', notice)
+    redis.call('PUBLISH', outbox, id)
+end
 return 1

@@ -1,14 +1,16 @@
 #!lua flags=allow-oom
--- KEYS live deadlines followed unsettled parents (log record audience)...
--- ARGV ttl_s (id channel nonce length last frames status usage)...
+-- KEYS live deadlines followed unsettled parents outbox (log record audience)...
+-- ARGV ttl_s (id channel nonce length last frames status usage notice)...
 -- Appends and publishes frames of several jobs, those of a job as one entry with the id of its last
 -- frame, if its log has this many entries and its record this nonce. status is '' unless the last
--- frame is a terminal event, which closes the record and adds usage (JSON) to unsettled, and, if
--- other jobs wait for this one, its id to parents, which is a channel, too. Returns for each job: 1 they are in the log, also
--- from an earlier run; 0 refused, the record has another nonce; 2 the log is shorter than what
--- the attempt has appended, because Redis has lost recent writes.
-local answer, live, deadlines, followed, unsettled, parents = {}, unpack(KEYS, 1, 5)
-local function close(id, log, record, audience, status, usage)
+-- frame is a terminal event, which closes the record and adds usage (JSON) to unsettled; if webhooks
+-- are to be told, notice (JSON) to outbox; and, if other jobs wait for this one, its id to parents.
+-- The last two are channels, too. Returns for each job: 1 they are in the log, also from an earlier
+-- run; 0 refused, the record has another nonce; 2 the log is shorter than what the attempt has
+-- appended, because Redis has lost recent writes.
+local answer, live, deadlines, followed, unsettled, parents, outbox =
+    {}, unpack(KEYS, 1, 6)
+local function close(id, log, record, audience, status, usage, notice)
     local time = redis.call('TIME')
     local at = string.format('%.6f', time[1] + time[2] / 1e6)
     redis.call('HSET', record, 'status', status, 'ended_at', at)
@@ -24,18 +26,22 @@ local function close(id, log, record, audience, status, usage)
     redis.call('ZREM', deadlines, id)
     redis.call('ZREM', followed, id)
     redis.call('XADD', unsettled, 'MAXLEN', '~', 1000000, '*', 'job', id, 'usage', usage)
+    if notice ~= '' then
+        redis.call('XADD', outbox, 'MAXLEN', '~', 1000000, '*', 'e', notice)
+        redis.call('PUBLISH', outbox, id)
+    end
 end
-for i = 1, (#KEYS - 5) / 3 do
-    local log, record, audience = unpack(KEYS, 3 + i * 3, 5 + i * 3)
-    local id, channel, nonce, length, last, frames, status, usage =
-        unpack(ARGV, i * 8 - 6, i * 8 + 1)
+for i = 1, (#KEYS - 6) / 3 do
+    local log, record, audience = unpack(KEYS, 4 + i * 3, 6 + i * 3)
+    local id, channel, nonce, length, last, frames, status, usage, notice =
+        unpack(ARGV, i * 9 - 7, i * 9 + 1)
     local is_length, wanted = redis.call('XLEN', log), tonumber(length)
     local is_held = redis.call('HGET', record, 'nonce') == nonce
     if is_held and is_length == wanted then
         redis.call('XADD', log, last, 'f', frames)
         redis.call('PUBLISH', channel, frames)
         answer[i] = 1
-        if status ~= '' then close(id, log, record, audience, status, usage) end
+        if status ~= '' then close(id, log, record, audience, status, usage, notice) end
     else
         local same = redis.call('XRANGE', log, last, last)[1]
         if same and same[2][2] == frames then answer[i] = 1

@@ -1,17 +1,21 @@
 #!lua flags=allow-oom
--- KEYS record log live deadlines dead audience followed unsettled parents
+-- KEYS record log live deadlines dead audience followed unsettled parents outbox
 -- ARGV id channel status ttl_s terminal is_dead (1 or 0)
 -- Takes a job from its holder and appends its terminal event (JSON, as in shared/event.lua); a
 -- dead letter is added to dead. A job that was started, or for which something is reserved, is added
 -- to unsettled; what it used is in its log. If other jobs wait for it, its id is added to parents,
--- which is a channel, too. Returns {priority, tenant}; false: it had ended before, or does not exist.
+-- which is a channel, too; if webhooks are to be told, it is added to outbox, another such channel.
+-- Returns {priority, tenant}; false: it had ended before, or does not exist.
 -- include shared/event.lua
 -- include shared/ended.lua
-local record, log, live, deadlines, dead, audience, followed, unsettled, parents = unpack(KEYS)
+local record, log, live, deadlines, dead, audience, followed, unsettled, parents, outbox =
+    unpack(KEYS)
 local id, channel, new_status, ttl_s, terminal, is_dead = unpack(ARGV)
-local status, attempt, priority, tenant, started, reserved, kind, backend, model, price, children =
+local status, attempt, priority, tenant, started, reserved, kind, backend, model, price, children,
+    webhook, callback_url, created_at =
     unpack(redis.call('HMGET', record, 'status', 'attempt', 'priority', 'tenant', 'started_at',
-                      'reserved_tokens', 'kind', 'backend', 'model', 'price', 'children'))
+                      'reserved_tokens', 'kind', 'backend', 'model', 'price', 'children',
+                      'webhook', 'callback_url', 'created_at'))
 if not status then
     redis.call('ZREM', live, id)
     redis.call('ZREM', deadlines, id)
@@ -42,5 +46,14 @@ if started or reserved then
         status = new_status, attempts = started and attempt - 1 or 0, price = price or nil,
         reserved = reserved and true or false,
     }))
+end
+if webhook then
+    local said = cjson.decode('{' .. terminal)
+    redis.call('XADD', outbox, 'MAXLEN', '~', 1000000, '*', 'e', cjson.encode({
+        family = webhook, id = id, tenant = tenant or '', status = new_status,
+        url = callback_url or nil, kind = kind or '', model = model or nil,
+        created_at = created_at, code = said.code, message = said.message or said.reason,
+    }))
+    redis.call('PUBLISH', outbox, id)
 end
 return {priority or 'standard', tenant or ''}

@@ -10,14 +10,15 @@ from support.up import Up, wait_until
 
 from fleet import AsyncClient, AsyncJob, Client, Job
 from fleet.client.batches import AsyncBatches, BatchView
-from fleet.client.sync_client import Batches
+from fleet.client.sync_client import Batches, Webhooks
+from fleet.client.webhooks import AsyncWebhooks
 
 PAIRS: tuple[tuple[type, type], ...] = (
-    (AsyncClient, Client), (AsyncJob, Job), (AsyncBatches, Batches),
+    (AsyncClient, Client), (AsyncJob, Job), (AsyncBatches, Batches), (AsyncWebhooks, Webhooks),
 )  # fmt: skip
 OF_A_LOOP = {"aclose": "close", "many": None}
 """What is called otherwise for a thread, or is a part that only a loop has a use for."""
-BY_HAND = {"batches", "job", "map"}
+BY_HAND = {"batches", "job", "map", "webhooks"}
 """They hand out handles, or take from the caller's own thread."""
 
 

@@ -37,6 +37,7 @@ from relay.order import Arrival, Bounds, ClaimFilter
 from relay.scripts import batches, jobs, queues, turn_scripts
 from relay.scripts.loader import load, source
 from relay.usage import limits, settlement
+from relay.webhooks import delivery_queue, receivers
 
 QUEUE = "scripted.chat"
 JOB, OTHER = "a" * 32, "b" * 32
@@ -56,13 +57,18 @@ STARTED = Started(attempt=1, worker="w", backend="scripted")
 DRIVER = batches.DriverToken("batch_1", "t", "token")
 TIMES = idempotency.KeyTimes(1, 1.0)
 KEY = redis_keys.idempotency("t", "digest")
+RECEIVER = receivers.Receiver("t", "wh_1", "wh_1")
+DELIVERY = receivers.StoredDelivery(
+    id="evt_1", type="job.done", subject=JOB, at=1.0, webhook="wh_1", body="{}"
+)
+QUEUE_LIMITS = delivery_queue.QueueLimits(1, 1)
 FRAME = (
     jobs.keys_of(JOB),
     jobs.NewFrames(JOB, redis_keys.channel(JOB), "n", 1, "1-2", b"1-2 delta {}", ""),
 )
 CALLS: dict[str, ScriptCall[Any]] = {
-    "aliases/read": alias_store.read_aliases("r"),
-    "aliases/change": alias_store.change_alias("r", "s", "=fast", b"{}"),
+    "tables/read": alias_store.read_aliases("r"),
+    "tables/change": alias_store.change_alias("r", "s", "=fast", b"{}"),
     "api_keys/issue": api_keys.issue_key("id", b"{}", keeps=True, revision="r", limit=1),
     "api_keys/change": api_keys.change_key(["id", b"", 1, b"{}", "r", 1]),
     "api_keys/revoke": api_keys.revoke_key("id", "r"),
@@ -82,7 +88,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "batches/finalize": batches.finalize(DRIVER, gives_up=False),
     "batches/finish": batches.finish(
         DRIVER, "completed", line_errors=b"", parts_name="p", keep_s=1, ttl_s=1,
-        created={"output_file_id": (FILE, "files/1")},
+        notice=b"", created={"output_file_id": (FILE, "files/1")},
     ),
     "dead_letters/choose_retry": dead_letters.choose_retry(JOB, OTHER),
     "dead_letters/confirm_retry": dead_letters.confirm_retry(JOB, OTHER, OTHER),
@@ -152,6 +158,17 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "queues/renew": queues.renew(QUEUE, "w", 1, [(JOB, 1)]),
     "queues/expired": queues.expired(QUEUE, 1),
     "queues/foreign": queues.foreign(QUEUE, 1),
+    "webhooks/route": delivery_queue.route(
+        receivers.OutboxEntry("1-0", None), [receivers.Routed(RECEIVER, DELIVERY)],
+        QUEUE_LIMITS,
+    ),
+    "webhooks/settle": delivery_queue.settle(
+        delivery_queue.FirstDelivery(RECEIVER, "1-0", DELIVERY, delivery_queue.ReceiverState()),
+        delivery_queue.TryOutcome("delivered", 200, "", 1.0),
+    ),
+    "webhooks/due": delivery_queue.due(1, 1),
+    "webhooks/clear": delivery_queue.clear(RECEIVER, "why"),
+    "webhooks/replay": delivery_queue.replay(RECEIVER, [DELIVERY], QUEUE_LIMITS),
     "usage/reserve": limits.reserve(
         limits.UsageReservation(JOB, QUEUE, "t", 1, 1, limits.Limits(1, 1, 1, 1), None, ""),
         datetime.now(UTC).timestamp(),
@@ -170,6 +187,7 @@ def slot_of(key: str) -> str:
         r"fleet:(j:[^:]+):",
         r"fleet:(q:[^:]+):",
         r"fleet:(batch:[^:]+)",
+        r"fleet:(webhook:[^:/]+)",
         r"fleet:(t:[^:]+):(?:usage|spending|reserved)",
     ):
         if match := re.match(pattern, key):

@@ -12,6 +12,7 @@ const PATHS = {
   schedules: 'M12 7v5l3 3M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18z',
   dead: 'M12 9v4M12 17h.01M10.3 3.9 2.4 18a2 2 0 0 0 1.7 3h15.8a2 2 0 0 0 1.7-3L13.7 3.9a2 2 0 0 0-3.4 0z',
   batches: 'M4 4h6l2 3h8v13H4zM4 10h16',
+  webhooks: 'M4 12h11M11 8l4 4-4 4M20 5v14',
   tenants: 'M16 20v-2a4 4 0 0 0-8 0v2M12 11a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7z',
   playground: 'M21 12a8 8 0 0 1-11.6 7.1L4 20l1-4.6A8 8 0 1 1 21 12z',
   copy: 'M9 9h11v11H9zM5 15H4V4h11v1',

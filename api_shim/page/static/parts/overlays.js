@@ -42,7 +42,7 @@ function Question() {
 
 const KEYS = [
   ['g o', 'Overview'], ['g j', 'Jobs'], ['g q', 'Queues'], ['g w', 'Workers'], ['g b', 'Backends and models'],
-  ['g s', 'Schedules'], ['g d', 'Dead letters'], ['g f', 'Batches and files'], ['g t', 'Tenants and keys'], ['g p', 'Playground'],
+  ['g s', 'Schedules'], ['g d', 'Dead letters'], ['g f', 'Batches and files'], ['g h', 'Webhooks'], ['g t', 'Tenants and keys'], ['g p', 'Playground'],
   ['/', 'Search in this view'], ['↑ ↓ Enter', 'Move in the list of jobs, open one'], ['Esc', 'Close a dialog'], ['?', 'This list'],
 ];
 

@@ -14,6 +14,7 @@ const VIEWS = {
   schedules: ['Schedules', () => import('../views/schedules.js')],
   dead: ['Dead letters', () => import('../views/dead.js')],
   batches: ['Batches', () => import('../views/batches.js')],
+  webhooks: ['Webhooks', () => import('../views/webhooks.js')],
   tenants: ['Tenants', () => import('../views/tenants.js')],
   playground: ['Playground', () => import('../views/playground.js')],
 };

@@ -1,0 +1,1 @@
+"""Webhooks: the API that manages them, and the deliverer that posts them."""

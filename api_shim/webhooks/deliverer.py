@@ -1,0 +1,292 @@
+"""Delivers webhooks, in one shim at a time: from the outbox to queues, from queues to receivers.
+
+Shims exist in every installation, also in one without a live worker, and no model keeps them busy.
+A lease says which of them delivers (`FLEET_LEASE_S`); when it stops it gives the lease back, and
+when it is killed another one takes over after that time and sends again what was not noted as sent.
+
+Each receiver has at most one request at a time. A lane, which is all webhooks of a tenant or all
+addresses that its requests name, has a bound of requests, and so has the process, so that receivers
+that are slow or dead keep nobody else's events back.
+"""
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final, Never
+
+from api_shim.dependencies import Dependencies
+from api_shim.following.shutdown import restart_on_defect
+from contract import redis_keys
+from contract.errors import RelayUnavailable, UnknownWebhook
+from contract.webhooks.webhook_models import CALLBACKS, Webhook
+from relay.webhooks.delivery_queue import FirstDelivery, TryOutcome
+from relay.webhooks.receivers import OutboxEntry, Receiver, Routed, routed_to, why_disabled
+
+if TYPE_CHECKING:
+    from api_shim.webhooks.posting import PostResult
+    from outbound.public_web import PublicWeb
+
+_log = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 512
+"""Requests of the process."""
+_AT_ONCE_OF_A_LANE: Final = 20
+_LANES_READ: Final = 1000
+_ROUTED_AT_ONCE: Final = 200
+_LONGEST_LOOK_S: Final = 5.0
+"""Between two looks for what is due."""
+_IN_TURN: Final = 50
+"""Deliveries of one receiver before it queues up behind the others of its lane."""
+_OUTAGE_S: Final = 1.0
+
+
+class WebhookDeliverer:
+    """Competes for the lease, and delivers while it has it, until cancelled."""
+
+    def __init__(self, dependencies: Dependencies) -> None:
+        """Nothing is held yet."""
+        self._dependencies = dependencies
+        self._settings = dependencies.settings
+        self._store, self._queue = dependencies.webhooks, dependencies.deliveries
+        self._process = dependencies.followers.process
+        self._changed = asyncio.Event()
+        """Set when there may be something new to send."""
+        self._sending: dict[str, asyncio.Task[None]] = {}
+        """By receiver."""
+        self._by_lane: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Deliver until this process shuts down."""
+        work = restart_on_defect(self._compete, "the deliverer of webhooks")
+        await self._dependencies.open_calls.complete(work)
+
+    async def _compete(self) -> Never:
+        is_failing = False
+        while True:
+            try:
+                if await self._holds():
+                    await self._deliver_while_held()
+                is_failing = False
+            except RelayUnavailable as error:
+                # One warning an outage.
+                level = logging.DEBUG if is_failing else logging.WARNING
+                _log.log(level, "webhooks wait for Redis: %s", error)
+                is_failing = True
+            await asyncio.sleep(self._settings.renew_s * random.uniform(0.8, 1.0))  # noqa: S311
+
+    async def _holds(self) -> bool:
+        return await self._queue.hold(self._process, self._settings.lease_s)
+
+    async def _deliver_while_held(self) -> None:
+        """Deliver until another process has the lease; raises RelayUnavailable."""
+        from outbound.public_web import PublicWeb  # noqa: PLC0415 - only the deliverer needs aiohttp
+
+        web = PublicWeb(
+            private=self._settings.private_webhooks,
+            total_s=self._settings.webhook_timeout_s,
+            connections=_AT_ONCE,
+        )
+        async with web:
+            tasks = [
+                asyncio.create_task(work)
+                for work in (self._renew(), self._listen(), self._deliver(web))
+            ]
+            try:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await _cancelled([*tasks, *self._sending.values()])
+                await self._resign()
+            for task in done:
+                task.result()
+
+    async def _renew(self) -> None:
+        """Return when the lease is lost, or Redis does not answer for too long."""
+        now = asyncio.get_running_loop().time
+        renewed_at = now()
+        while True:
+            await asyncio.sleep(self._settings.renew_s)
+            begun_at = now()
+            try:
+                if not await self._holds():
+                    _log.warning("another shim delivers webhooks now")
+                    return
+                renewed_at = begun_at
+            except RelayUnavailable:
+                if now() - renewed_at + self._settings.renew_s > self._settings.lease_s:
+                    raise
+
+    async def _resign(self) -> None:
+        with suppress(RelayUnavailable, TimeoutError):
+            async with asyncio.timeout(2.0):
+                await self._queue.release(self._process)
+
+    async def _listen(self) -> Never:
+        reader = self._dependencies.reader
+        while True:
+            try:
+                async with reader.subscribe(redis_keys.OUTBOX) as subscription:
+                    while True:
+                        subscription.catch_up()
+                        self._changed.set()
+                        await subscription.wait(60.0)
+                        subscription.take()
+            except RelayUnavailable as error:
+                _log.debug("webhooks are looked for less often: %s", error)
+                await asyncio.sleep(_OUTAGE_S)
+
+    async def _deliver(self, web: "PublicWeb") -> Never:
+        while True:
+            self._changed.clear()
+            await self._route()
+            next_s = await self._start_due(web)
+            pause_s = _LONGEST_LOOK_S if next_s is None else min(_LONGEST_LOOK_S, next_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._changed.wait()
+
+    async def _route(self) -> None:
+        """Move what is in the outbox to the queues of its receivers."""
+        while entries := await self._queue.outbox(_ROUTED_AT_ONCE):
+            await self._store.refresh()
+            routed = [(entry, self._routed(entry)) for entry in entries]
+            for dropped, (entry, _) in zip(await self._queue.route(routed), routed, strict=True):
+                if dropped and entry.notice is not None:
+                    _log.warning(
+                        "%d webhook deliveries of %s were dropped: tenant %s", dropped,
+                        entry.notice.id, entry.notice.tenant,
+                    )  # fmt: skip
+
+    def _routed(self, entry: OutboxEntry) -> list[Routed]:
+        if entry.notice is None:
+            _log.warning("entry %s of the outbox is of a newer version, and is skipped", entry.id)
+            return []
+        return routed_to(entry.notice, entry.at, self._store.of(entry.notice.tenant).values())
+
+    async def _start_due(self, web: "PublicWeb") -> float | None:
+        """Send what is due, of lanes with the fewest requests first, as far as there is room.
+
+        Returns the seconds until more is due; None: nothing is waiting for a time.
+        """
+        due = await self._queue.due(_LANES_READ, 2 * _AT_ONCE_OF_A_LANE)
+        for lane in sorted(due.lanes, key=lambda lane: self._by_lane[lane]):
+            for receiver in due.lanes[lane]:
+                if len(self._sending) >= _AT_ONCE or self._by_lane[lane] >= _AT_ONCE_OF_A_LANE:
+                    break
+                if receiver.name not in self._sending:
+                    self._start(receiver, web)
+        return due.next_s
+
+    def _start(self, receiver: Receiver, web: "PublicWeb") -> None:
+        task = asyncio.create_task(self._serve(receiver, web))
+        self._sending[receiver.name] = task
+        self._by_lane[receiver.lane] += 1
+
+        def ended(task: asyncio.Task[None]) -> None:
+            del self._sending[receiver.name]
+            self._by_lane[receiver.lane] -= 1
+            self._by_lane += Counter()  # without those that are 0
+            self._changed.set()
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                defect = None if isinstance(error, RelayUnavailable) else error
+                _log.warning("%s: its webhooks wait: %s", receiver.name, error, exc_info=defect)
+
+        task.add_done_callback(ended)
+
+    async def _serve(self, receiver: Receiver, web: "PublicWeb") -> None:
+        """Deliver what waits for a receiver, until a try fails; raises RelayUnavailable."""
+        for _ in range(_IN_TURN):
+            first = await self._queue.first(receiver)
+            if first is None:
+                return
+            webhook = await self._webhook_of(receiver)
+            if isinstance(webhook, str):
+                await self._queue.clear(receiver, webhook)
+                return
+            if not await self._try(first, webhook, web):
+                return
+
+    async def _webhook_of(self, receiver: Receiver) -> Webhook | str:
+        """Its webhook; or why nothing is sent there."""
+        try:
+            webhook = await self._store.get(receiver.tenant, receiver.webhook)
+        except UnknownWebhook:
+            return (
+                "the webhook was removed"
+                if receiver.webhook != CALLBACKS
+                else ("its tenant has no secret for callbacks")
+            )
+        return why_disabled(webhook) or webhook
+
+    async def _try(self, first: FirstDelivery, webhook: Webhook, web: "PublicWeb") -> bool:
+        """Try a delivery and note how it went. Returns whether the next one may follow at once."""
+        from api_shim.webhooks.posting import post  # noqa: PLC0415 - only the deliverer needs aiohttp
+
+        receiver, delivery = first.receiver, first.delivery
+        secrets = await self._store.signing_secrets(receiver.tenant, receiver.webhook)
+        url = delivery.url or webhook.url or ""
+        result = await post(web, url, delivery, secrets, self._queue.now)
+        tried = self._outcome(first, result)
+        await self._queue.settle(first, tried)
+        self._dependencies.metrics.process.series.count("webhook_tries_total", tried.outcome)
+        if tried.outcome == "failed":
+            await self._disable_if_hopeless(first, result)
+        return tried.outcome == "delivered"
+
+    def _outcome(self, first: FirstDelivery, result: "PostResult") -> TryOutcome:
+        from api_shim.webhooks.posting import pause_s  # noqa: PLC0415 - as above
+
+        now = self._queue.now
+        if not result.error:
+            return TryOutcome("delivered", result.status, "", now)
+        first_s = self._settings.webhook_retry_s
+        due_at = now + pause_s(first.state.failures + 1, first_s, result.retry_after_s)
+        is_last = result.is_gone or first.tries + 1 >= self._settings.webhook_tries
+        _log.info(
+            "%s: %s was not delivered (%d. try): %s", first.receiver.name, first.delivery.id,
+            first.tries + 1, result.error,
+        )  # fmt: skip
+        return TryOutcome("failed" if is_last else "retry", result.status, result.error, due_at)
+
+    async def _disable_if_hopeless(self, first: FirstDelivery, result: "PostResult") -> None:
+        """Disable a webhook that wants no more, or that several deliveries could not reach."""
+        receiver, lost = first.receiver, first.state.lost + 1
+        if receiver.webhook == CALLBACKS:
+            return
+        if result.is_gone:
+            reason = "it answered 410: it wants no more events"
+        elif lost >= self._settings.webhook_failures:
+            reason = f"{lost} deliveries in a row failed in every try, the last: {result.error}"
+        else:
+            return
+        at = self._queue.now
+        with suppress(UnknownWebhook):
+            await self._store.change(
+                receiver.tenant,
+                receiver.webhook,
+                lambda known: known.model_copy(
+                    update={"disabled_at": at, "disabled_reason": reason}
+                ),
+            )
+        _log.warning("webhook %s is disabled: %s", receiver.name, reason)
+        await self._queue.clear(receiver, f"the webhook is disabled: {reason}")
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def running_deliverer(dependencies: Dependencies) -> AsyncGenerator[None]:
+    """Deliver webhooks for as long as this context is open."""
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(WebhookDeliverer(dependencies).run())
+        try:
+            yield
+        finally:
+            running.cancel()

@@ -1,0 +1,1 @@
+"""Webhooks: where the ends of jobs and batches are posted, and what is posted."""

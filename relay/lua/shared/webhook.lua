@@ -1,0 +1,39 @@
+-- Defines what changes the queue of a webhook's receiver, which has a name, `<tenant>/<id>`, and is in
+-- a lane: obstacle(...), why it has no room for one more delivery, '' if it has; push(...), which adds
+-- one; leave(...), which counts those that have left; schedule(...), which says when the receiver is
+-- tried next, '' if it has nothing to deliver; keep(...), which lists a delivery that has ended.
+-- include shared/time.lua
+local function obstacle(queue, waiting, tenant, most, most_of_tenant)
+    if redis.call('XLEN', queue) >= tonumber(most) then
+        return 'the queue of its receiver was full: ' .. most .. ' deliveries waited'
+    end
+    if tonumber(redis.call('HGET', waiting, tenant) or 0) >= tonumber(most_of_tenant) then
+        return 'the queues of its tenant were full: ' .. most_of_tenant .. ' deliveries waited'
+    end
+    return ''
+end
+local function schedule(due, in_lane, lane, name, at)
+    if at == '' then redis.call('ZREM', in_lane, name)
+    else redis.call('ZADD', in_lane, at, name) end
+    local first = redis.call('ZRANGE', in_lane, 0, 0, 'WITHSCORES')
+    if first[1] then redis.call('ZADD', due, first[2], lane)
+    else redis.call('ZREM', due, lane) end
+end
+local function push(queue, in_lane, due, waiting, lane, name, tenant, delivery)
+    if redis.call('XLEN', queue) == 0 then
+        schedule(due, in_lane, lane, name, exact(now))
+    end
+    redis.call('XADD', queue, '*', 'd', delivery)
+    redis.call('HINCRBY', waiting, tenant, 1)
+end
+local function leave(queue, waiting, tenant, count)
+    if redis.call('HINCRBY', waiting, tenant, -count) <= 0 then
+        redis.call('HDEL', waiting, tenant)
+    end
+    if redis.call('XLEN', queue) == 0 then redis.call('DEL', queue) end
+end
+local function keep(deliveries, delivery, state, tries, status, error, most, ttl_s)
+    redis.call('XADD', deliveries, 'MAXLEN', '~', most, '*', 'd', delivery, 'state', state,
+               'tries', tries, 'status', status, 'error', error)
+    redis.call('EXPIRE', deliveries, ttl_s)
+end

@@ -1,0 +1,251 @@
+"""Webhooks of all tenants, in one hash that every shim copies when it has changed; their secrets.
+
+A secret signs what is posted (an HMAC), so it cannot be stored as a digest, as API keys are. It is
+in a hash of its tenant that nothing but `signing_secrets` reads, and shown once.
+"""
+
+import asyncio
+import base64
+import json
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from secrets import token_bytes, token_hex
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, Never
+from uuid import uuid4
+
+from pydantic import SecretStr, ValidationError
+
+from contract import redis_keys
+from contract.errors import InvalidRequest, RelayUnavailable, UnknownWebhook
+from contract.webhooks.webhook_models import CALLBACKS, NewWebhook, Webhook
+from contract.wire import decode, encode
+from relay.connection import Argument, Connection, Hash, ScriptCall, pairs
+from relay.scripts.loader import load
+
+_log = logging.getLogger(__name__)
+
+MOST_OF_A_TENANT: Final = 20
+_MOST: Final = 10_000
+"""Webhooks of all tenants: every shim has a copy of them."""
+_TRIES: Final = 10
+"""Changes of others that may come between."""
+_EVERY_S: Final = 2.0
+"""Seconds between two looks for changes that other shims have made."""
+_MARK: Final = "="
+"""Before a field of the hash, which has a field `revision` besides."""
+
+Table = Mapping[str, Mapping[str, Webhook]]
+"""By tenant, then by id, the oldest first."""
+Change = Callable[[Webhook], Webhook]
+
+
+class StoredWebhooks(NamedTuple):
+    """The webhooks in Redis as of one reading."""
+
+    revision: str = ""
+    by_tenant: Table = MappingProxyType({})
+
+
+class WebhookStore:
+    """Reads and changes webhooks; `stored` is a copy a few seconds old."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Nothing is read yet."""
+        self._connection = connection
+        self.stored = StoredWebhooks()
+
+    async def watch(self) -> Never:
+        """Refresh the copy periodically, in the background."""
+        while True:
+            try:
+                await self.refresh()
+            except RelayUnavailable as error:
+                _log.debug("the webhooks stay as they were: %s", error)
+            await asyncio.sleep(_EVERY_S)
+
+    async def refresh(self) -> None:
+        """Read the webhooks if they have changed; raises RelayUnavailable."""
+        revision, table = await self._connection.call(read_webhooks(self.stored.revision))
+        if table is not None:
+            self.stored = StoredWebhooks(revision, _by_tenant(table))
+
+    def of(self, tenant: str) -> Mapping[str, Webhook]:
+        """The webhooks of a tenant by id, `callbacks` among them if it has their secret."""
+        return self.stored.by_tenant.get(tenant, {})
+
+    def has(self, tenant: str) -> bool:
+        """Whether a tenant has a webhook of its own, disabled or not."""
+        return any(id != CALLBACKS for id in self.of(tenant))
+
+    async def demand_callbacks(self, tenant: str) -> None:
+        """Raise InvalidRequest if what is posted to a request's own address cannot be signed.
+
+        Raises RelayUnavailable.
+        """
+        if CALLBACKS in self.of(tenant):
+            return
+        await self.refresh()
+        if CALLBACKS not in self.of(tenant):
+            raise InvalidRequest(
+                f"callback_url: tenant {tenant} has no secret that signs what is posted there: "
+                "`fleet webhooks rotate callbacks`, or POST /api/v1/webhooks/callbacks/rotate, "
+                "makes one and shows it once"
+            )
+
+    async def is_told(self, tenant: str, callback_url: str | None) -> bool:
+        """Whether anybody is told of the end of a batch; raises as `demand_callbacks`."""
+        if callback_url is not None:
+            await self.demand_callbacks(tenant)
+        return callback_url is not None or self.has(tenant)
+
+    async def get(self, tenant: str, webhook_id: str) -> Webhook:
+        """A webhook of this tenant; raises UnknownWebhook, RelayUnavailable."""
+        await self.refresh()
+        return self._known(tenant, webhook_id)
+
+    def _known(self, tenant: str, webhook_id: str) -> Webhook:
+        found = self.of(tenant).get(webhook_id)
+        if found is None:
+            raise UnknownWebhook(
+                f"there is no webhook {webhook_id[:40]!r}: GET /api/v1/webhooks lists them"
+            )
+        return found
+
+    async def create(self, tenant: str, new: NewWebhook) -> tuple[Webhook, SecretStr]:
+        """Register a webhook. Returns it with its secret.
+
+        Raises InvalidRequest if the tenant has 20 of them; RelayUnavailable.
+        """
+        webhook = Webhook(
+            id=f"wh_{token_hex(12)}",
+            tenant=tenant,
+            url=new.url,
+            events=new.events,
+            name=new.name,
+            created_at=self._connection.now(),
+        )
+        return await self._add(webhook)
+
+    async def create_callbacks(self, tenant: str) -> tuple[Webhook, SecretStr]:
+        """Make the secret for addresses that requests name; raises RelayUnavailable."""
+        return await self._add(
+            Webhook(id=CALLBACKS, tenant=tenant, created_at=self._connection.now())
+        )
+
+    async def _add(self, webhook: Webhook) -> tuple[Webhook, SecretStr]:
+        def with_room() -> Webhook:
+            known, own = self.stored.by_tenant, self.of(webhook.tenant)
+            if sum(id != CALLBACKS for id in own) >= MOST_OF_A_TENANT and webhook.id != CALLBACKS:
+                raise InvalidRequest(
+                    f"tenant {webhook.tenant} has {MOST_OF_A_TENANT} webhooks, the limit: remove "
+                    "one, or let one receive more events"
+                )
+            if sum(map(len, known.values())) >= _MOST:
+                raise InvalidRequest(f"the fleet has {_MOST} webhooks, the limit: remove some")
+            return webhook
+
+        secret = _new_secret()
+        await self._write_secrets(webhook, {"current": secret})
+        await self._set(webhook.tenant, webhook.id, with_room)
+        return webhook, SecretStr(secret)
+
+    async def change(self, tenant: str, webhook_id: str, change: Change) -> Webhook:
+        """Replace a webhook by what `change` makes of it.
+
+        Raises UnknownWebhook, RelayUnavailable.
+        """
+        await self._set(tenant, webhook_id, lambda: change(self._known(tenant, webhook_id)))
+        return self._known(tenant, webhook_id)
+
+    async def remove(self, webhook: Webhook) -> None:
+        """Remove a webhook and its secret; what is in its queue stays; raises RelayUnavailable."""
+        await self._set(webhook.tenant, webhook.id, lambda: None)
+        await self._connection.command(
+            "HDEL", redis_keys.webhook_secrets(webhook.tenant), webhook.id
+        )
+
+    async def rotate(self, webhook: Webhook, overlap_s: float) -> SecretStr:
+        """A new secret; for `overlap_s` seconds the old one signs, too. Raises RelayUnavailable."""
+        known = await self._secrets(webhook.tenant, webhook.id)
+        secret = _new_secret()
+        fields: dict[str, Any] = {"current": secret}
+        if overlap_s and (current := known.get("current")):
+            fields |= {"previous": current, "until": self._connection.now() + overlap_s}
+        await self._write_secrets(webhook, fields)
+        return SecretStr(secret)
+
+    async def signing_secrets(self, tenant: str, webhook_id: str) -> list[SecretStr]:
+        """The secrets that sign now, the newest first; raises RelayUnavailable."""
+        known = await self._secrets(tenant, webhook_id)
+        secrets = [known["current"]] if "current" in known else []
+        if "previous" in known and known.get("until", 0.0) > self._connection.now():
+            secrets.append(known["previous"])
+        return [SecretStr(each) for each in secrets]
+
+    async def _secrets(self, tenant: str, webhook_id: str) -> dict[str, Any]:
+        key = redis_keys.webhook_secrets(tenant)
+        text = await self._connection.command("HGET", key, webhook_id)
+        found: dict[str, Any] = json.loads(text) if text else {}
+        return found
+
+    async def _write_secrets(self, webhook: Webhook, fields: Mapping[str, Any]) -> None:
+        key = redis_keys.webhook_secrets(webhook.tenant)
+        await self._connection.command("HSET", key, webhook.id, json.dumps(fields))
+
+    async def _set(self, tenant: str, webhook_id: str, make: Callable[[], Webhook | None]) -> None:
+        """Write what `make` returns of the table as it is then; None deletes the webhook."""
+        for _ in range(_TRIES):
+            await self.refresh()
+            webhook = make()
+            text = b"" if webhook is None else encode(webhook)
+            call = change_webhook(
+                self.stored.revision, uuid4().hex, f"{_MARK}{tenant}/{webhook_id}", text
+            )
+            if await self._connection.call(call):
+                return await self.refresh()
+        raise RelayUnavailable("the webhooks are being changed by others: try again")
+
+
+def _new_secret() -> str:
+    return f"whsec_{base64.b64encode(token_bytes(32)).decode()}"
+
+
+def _by_tenant(table: Hash) -> dict[str, dict[str, Webhook]]:
+    found: list[Webhook] = []
+    for field, text in table.items():
+        if field.startswith(_MARK.encode()):
+            # A newer version may have written what this one cannot read.
+            with suppress(ValidationError):
+                found.append(decode(Webhook, text))
+    by_tenant: dict[str, dict[str, Webhook]] = {}
+    for webhook in sorted(found, key=lambda each: each.created_at):
+        by_tenant.setdefault(webhook.tenant, {})[webhook.id] = webhook
+    return by_tenant
+
+
+# Scripts of relay/lua/tables.
+
+
+def read_webhooks(known_revision: str) -> ScriptCall[tuple[str, Hash | None]]:
+    """Read the table if it has changed.
+
+    Returns its revision and the table (field to text); None in its place if the revision is
+    `known_revision`.
+    """
+    return ScriptCall(load("tables/read"), [redis_keys.WEBHOOKS], [known_revision], _read_table)
+
+
+def change_webhook(known: str, revision: str, field: str, json: bytes) -> ScriptCall[bool]:
+    """Set a webhook, or delete it (no `json`), if the table has the revision `known`.
+
+    It gets a new `revision`. False if the table has another one.
+    """
+    args: list[Argument] = [known, revision, field, json]
+    return ScriptCall(load("tables/change"), [redis_keys.WEBHOOKS], args, bool)
+
+
+def _read_table(reply: Any) -> tuple[str, Hash | None]:
+    revision, *table = reply
+    return revision.decode(), pairs(table[0]) if table else None

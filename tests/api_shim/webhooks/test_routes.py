@@ -1,0 +1,136 @@
+"""Webhooks over HTTP: what is refused, whose they are, and that their secrets are shown once.
+
+Subjects: api_shim/webhooks/routes.py, relay/webhooks/webhook_store.py,
+contract/webhooks/webhook_models.py.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from support.keys import Keyed, keyed
+from support.redis_server import RedisServer
+from support.shim import CHAT, problem
+
+PATH = "/api/v1/webhooks"
+URL = "https://example.com/hooks"
+
+
+@pytest.fixture
+def fleet(own_redis: RedisServer) -> Iterator[Keyed]:
+    with keyed(own_redis.url) as shim:
+        yield shim
+
+
+async def test_a_tenant_sees_and_changes_its_own_webhooks_alone(fleet: Keyed) -> None:
+    async with fleet.caller("ada") as ada, fleet.caller("ben") as ben, fleet.admin as admin:
+        made = (await ada.post(PATH, json={"url": URL, "name": "mine"})).json()
+        path = f"{PATH}/{made['id']}"
+        lists = [(await each.get(PATH)).json()["webhooks"] for each in (ada, ben, admin)]
+        refused = [
+            await ben.get(path),
+            await ben.patch(path, json={"name": "his"}),
+            await ben.delete(path),
+            await ben.post(f"{path}/rotate"),
+            await ben.get(f"{path}/deliveries"),
+            await ben.post(f"{path}/replay", json={"since": 0}),
+        ]
+        gone = await ada.delete(path)
+        after = (await ada.get(PATH)).json()["webhooks"]
+
+    assert [[each["name"] for each in found] for found in lists] == [["mine"], [], []]
+    assert {problem(each, 404, "webhook_not_found")["status"] for each in refused} == {404}
+    assert gone.status_code == 204
+    assert after == []
+
+
+async def test_a_secret_is_in_the_answer_that_makes_it_alone(
+    fleet: Keyed, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with fleet.caller("ada") as ada:
+        made = await ada.post(PATH, json={"url": URL})
+        rotated = await ada.post(f"{PATH}/{made.json()['id']}/rotate", json={"overlap_s": 60})
+        first = (await ada.post(f"{PATH}/callbacks/rotate")).json()["secret"]
+        shown = (await ada.get(PATH)).text + (await ada.get(f"{PATH}/callbacks")).text
+    secrets = [made.json()["secret"], rotated.json()["secret"], first]
+    table = own_redis.say("HGETALL", "fleet:webhooks").decode()
+
+    assert made.headers["cache-control"] == "no-store"
+    assert len(set(secrets)) == 3
+    assert all(each.startswith("whsec_") and len(each) == 50 for each in secrets)
+    assert not any(each in shown or each in table or each in caplog.text for each in secrets)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({}, "url"),
+        ({"url": "example.com/hooks"}, "give an http or https URL"),
+        ({"url": "ftp://example.com"}, "give an http or https URL"),
+        ({"url": "https://me:secret@example.com"}, "no user or password"),
+        ({"url": "https://example.com/#top"}, "leave out #"),
+        ({"url": "https://example.com/\u00fc"}, "visible ASCII"),
+        ({"url": "https://[::1"}, "give an http or https URL"),
+        ({"url": f"https://example.com/{'a' * 2048}"}, "may have 2048"),
+        ({"url": 7}, "url"),
+        ({"url": URL, "events": []}, "events"),
+        ({"url": URL, "events": ["job.started"]}, "events"),
+        ({"url": URL, "events": [{}]}, "events"),
+        ({"url": URL, "secret": "whsec_mine"}, "secret"),
+        ({"url": URL, "name": "n" * 81}, "name"),
+    ],
+)
+async def test_a_wrong_field_is_named(fleet: Keyed, body: dict[str, Any], words: str) -> None:
+    async with fleet.admin as admin:
+        told = problem(await admin.post(PATH, json=body), 422, "invalid_request")
+
+    assert words in json.dumps(told)
+    assert "secret@" not in json.dumps(told)
+
+
+async def test_bounds_and_contradictions_are_refused(fleet: Keyed) -> None:
+    async with fleet.admin as admin:
+        made = [await admin.post(PATH, json={"url": f"{URL}/{n}"}) for n in range(21)]
+        path = f"{PATH}/{made[0].json()['id']}"
+        empty = await admin.post(f"{path}/replay", json={})
+        both = await admin.post(f"{path}/replay", json={"id": f"evt_{'0' * 32}", "since": 1})
+        unknown = await admin.post(f"{path}/replay", json={"id": f"evt_{'0' * 32}"})
+        callbacks = await admin.patch(f"{PATH}/callbacks", json={"enabled": False})
+        ids = [await admin.get(f"{PATH}/{id}") for id in ("x", "wh_" + "0" * 24, "callbacks")]
+
+    assert [each.status_code for each in made] == [201] * 20 + [422]
+    assert "20 webhooks" in made[-1].json()["detail"]
+    for refused in (empty, both, callbacks):
+        problem(refused, 422, "invalid_request")
+    for missing in (unknown, *ids):
+        problem(missing, 404, "webhook_not_found")
+
+
+async def test_it_is_turned_off_and_on_and_keeps_the_rest(fleet: Keyed) -> None:
+    async with fleet.admin as admin:
+        made = (await admin.post(PATH, json={"url": URL, "events": ["batch.*"]})).json()
+        path = f"{PATH}/{made['id']}"
+        off = (await admin.patch(path, json={"enabled": False})).json()
+        on = (await admin.patch(path, json={"enabled": True, "name": "n"})).json()
+
+    assert off["disabled_reason"] == "its owner has disabled it"
+    assert (on["disabled_at"], on["events"], on["url"], on["name"]) == (None, ["batch.*"], URL, "n")
+
+
+async def test_a_key_needs_the_permission(fleet: Keyed) -> None:
+    key = fleet.issue("ada", permissions=["chat"])["key"]
+    answer = httpx.get(f"{fleet.url}{PATH}", headers={"authorization": f"Bearer {key}"})
+
+    assert problem(answer, 403, "not_allowed")["permission"] == "webhooks"
+
+
+@pytest.mark.parametrize("path", ["/api/v1/jobs/chat", "/v1/chat/completions", "/v1/responses"])
+async def test_a_wrong_address_in_the_header_is_refused(fleet: Keyed, path: str) -> None:
+    body = {"model": "m", "input": "hi"} if path == "/v1/responses" else CHAT
+    async with fleet.admin as admin:
+        answer = await admin.post(path, json=body, headers={"X-Fleet-Webhook": "nowhere"})
+
+    assert answer.status_code in {400, 422}
+    assert "http or https" in answer.text

@@ -117,7 +117,7 @@ lock: $(VENV)/.uv ## Resolve all dependencies anew: the only verb that does
 	$(COMPILE) --no-deps locks/pip-newest.in -o locks/pip-newest.txt
 	$(COMPILE) pyproject.toml --all-extras -o locks/dev.txt
 	$(COMPILE) pyproject.toml --extra demo -c locks/dev.txt -o locks/demo.txt
-	$(COMPILE) pyproject.toml --extra local-embed -c locks/dev.txt -o locks/image.txt
+	$(COMPILE) pyproject.toml --extra local-embed --extra oidc -c locks/dev.txt -o locks/image.txt
 	$(COMPILE) pyproject.toml -c locks/dev.txt -o locks/run.txt
 	$(COMPILE) locks/build.in -c locks/dev.txt -o locks/build.txt
 	$(COMPILE) locks/agents/aider.in -o locks/agents/aider.txt

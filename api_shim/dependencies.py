@@ -161,6 +161,7 @@ async def open_dependencies(
             group.create_task(reader.listen()),
             group.create_task(dependencies.followers.keep_leases()),
             group.create_task(dependencies.authenticator.watch()),
+            group.create_task(dependencies.authenticator.watch_issuer()),
             group.create_task(dependencies.aliases.watch()),
             group.create_task(dependencies.webhooks.watch()),
             group.create_task(stand_in.run()),

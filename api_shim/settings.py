@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from api_shim.tokens.token_settings import TokenSettings
 from contract.aliases.alias_table import Alias, demand_aliases
 from contract.errors import InvalidRequest
 from contract.redis_keys import BACKEND_NAME, QUEUE_NAME, queue_name
@@ -96,7 +97,7 @@ class ConfiguredQueue(WireModel):
     """Its run windows, each as in `mon-fri 22:00-06:00 Europe/Berlin`; none: at any time."""
 
 
-class ShimSettings(RelaySettings, MetricsSettings, TraceSettings):
+class ShimSettings(RelaySettings, MetricsSettings, TraceSettings, TokenSettings):
     """The relay's settings and the shim's own; built once, in `__main__` or in a test."""
 
     host: str = "127.0.0.1"

@@ -115,11 +115,12 @@ GUARDED: Final = frozenset(
     {
         # Where requests, keys and data go.
         "api_key", "backends", "control", "data_dir", "files_url", "health_file",
-        "kubernetes_url", "redis_url", "service_account", "url",
+        "kubernetes_url", "redis_dir", "redis_url", "service_account", "url",
         # Who may call, and what a caller may reach.
         "first_key", "host", "hosts", "insecure", "metrics_address", "metrics_key", "metrics_port",
-        "origins", "pass_image_urls", "private_images",
-        "private_webhooks",
+        "oidc_algorithms", "oidc_audience", "oidc_issuer", "oidc_jwks_url", "oidc_tenant_claim",
+        "oidc_permission_prefix", "oidc_permissions_claim", "origins", "pass_image_urls",
+        "private_images", "private_webhooks",
     }
 )  # fmt: skip
 """Settings that an untrusted file may not set."""

@@ -28,6 +28,8 @@ from api_shim.http.listening import is_loopback
 from api_shim.http.origins import Hosts
 from api_shim.http.problems import Refusal
 from api_shim.settings import ShimSettings
+from api_shim.tokens.token_callers import TOKEN_ID, TokenCallers, TokenEntry
+from api_shim.tokens.token_settings import KeysUnavailable, looks_like_a_token
 from contract.errors import NotAllowed, NotAuthenticated, RelayUnavailable
 from contract.tenants import DEFAULT_TENANT, KEY, KEY_MARK, KeyFacts, Permission, Tenant
 from relay.api_keys import ApiKeyEntry, ApiKeys, ApiKeyTable
@@ -72,6 +74,7 @@ class Authenticator:
         self._now = connection.now
         self._settings = settings
         self._hosts = Hosts(settings.hosts)
+        self._tokens = TokenCallers.of(settings, connection.now)
         self._table = ApiKeyTable()
         self._refreshed_at = float("-inf")
         self._refreshing: asyncio.Task[None] | None = None
@@ -91,21 +94,30 @@ class Authenticator:
             self._hosts.check(connection)
         if time.monotonic() - self._refreshed_at > self._settings.key_max_age_s:
             await self._refresh()
-        if not self._table.count:
+        if not self.has_keys:
             self._check_keyless(connection)
             return None
         key = presented_key(connection)
         if key is None:
             raise NotAuthenticated(f"This fleet requires a key: {_REMEDY}.")
+        entry = await self._entry(key)
+        if entry is None or not entry.is_valid(self._now()):
+            raise NotAuthenticated(f"The key is unknown, revoked or expired: {_REMEDY}.")
+        if not self._has_room(entry):
+            raise _too_many_calls(self._settings.max_calls_per_key)
+        return entry
+
+    async def _entry(self, key: str) -> ApiKeyEntry | None:
+        if self._tokens is not None and looks_like_a_token(key):
+            try:
+                return await self._tokens.entry(key)
+            except KeysUnavailable as error:
+                raise _not_verified(error) from None
         entry = self._table.find(key)
         if entry is None and KEY.match(key):
             # Another shim may have issued it a moment ago.
             await self.refresh()
             entry = self._table.find(key)
-        if entry is None or not entry.is_valid(self._now()):
-            raise NotAuthenticated(f"The key is unknown, revoked or expired: {_REMEDY}.")
-        if not self._has_room(entry):
-            raise _too_many_calls(self._settings.max_calls_per_key)
         return entry
 
     def may_read_metrics(self, connection: HTTPConnection) -> bool:
@@ -127,11 +139,13 @@ class Authenticator:
             return None
         if self._settings.hosts and not self._hosts.allow(host):
             return None
-        if not self._table.count:
+        if not self.has_keys:
             here = is_local and is_loopback(self._settings.host)
             known = self._settings.insecure and self._hosts.allow(host)
             return Admission(None) if here or known else None
         entry = None if key is None else self._table.find(key)
+        if entry is None and self._tokens is not None:
+            entry = self._tokens.known(key)
         if entry is None or not entry.is_valid(self._now()) or not self._has_room(entry):
             return None
         return Admission(entry) if entry.owner.may(permission) else None
@@ -164,16 +178,19 @@ class Authenticator:
 
     @property
     def has_keys(self) -> bool:
-        """Whether any key was configured when the table was last read."""
-        return self._table.count > 0
+        """Whether calls need a key, or a token: any was configured when the table was last read."""
+        return self._table.count > 0 or self._tokens is not None
 
     async def is_in_force(self, key_id: str, permission: Permission) -> bool:
         """Whether a key is neither revoked nor expired, and has this permission.
 
-        One that a rotation replaced is in force as long as the key in its place.
+        One that a rotation replaced is in force as long as the key in its place. A token is no
+        key: it is short, and what was begun with it was allowed.
 
         Raises RelayUnavailable: what cannot be read is no reason to end anything.
         """
+        if key_id.startswith(TOKEN_ID):
+            return True
         if time.monotonic() - self._refreshed_at > self._settings.key_max_age_s:
             await self._refresh()
         if not self._table.revision:
@@ -202,6 +219,11 @@ class Authenticator:
                 await self._note_uses()
             self._end_calls()
             await asyncio.sleep(self._settings.key_max_age_s / 2)
+
+    async def watch_issuer(self) -> None:
+        """Keep the keys of the issuer of tokens fresh, if there is one."""
+        if self._tokens is not None:
+            await self._tokens.watch()
 
     async def _note_uses(self) -> None:
         """Keep the last use of keys, at most once a minute, whatever calls there are."""
@@ -242,7 +264,9 @@ class Authenticator:
     def _may_go_on(self, call: _OpenCall) -> bool:
         """Whether a call's key is still valid, as it is now, and has what the call requires."""
         if call.entry is None:
-            return not self._table.count
+            return not self.has_keys
+        if isinstance(call.entry, TokenEntry):
+            return self._tokens is not None and self._tokens.may_go_on(call.entry)
         entry = self._table.entries.get(call.entry.facts.id)
         if entry is None or entry.digest != call.entry.digest or not entry.is_valid(self._now()):
             return False
@@ -268,7 +292,8 @@ class Authenticator:
         self._calls[ended] = _OpenCall(entry, permission)
         if entry is not None:
             self._open[entry.facts.id] += 1
-            self._used[entry.facts.id] = self._now()
+            if not isinstance(entry, TokenEntry):
+                self._used[entry.facts.id] = self._now()
         try:
             yield ended
         finally:
@@ -285,6 +310,16 @@ class Authenticator:
 def revoked() -> NotAuthenticated:
     """The error of a call whose key was revoked, or has expired, while it was open."""
     return NotAuthenticated(f"{REVOKED}: {_REMEDY}.")
+
+
+def _not_verified(error: KeysUnavailable) -> Refusal:
+    return Refusal(
+        "token_keys_unavailable",
+        f"Tokens cannot be verified: {error}. API keys work as ever.",
+        status=503,
+        retryable=True,
+        retry_after_s=5.0,
+    )
 
 
 def _too_many_calls(most: int) -> Refusal:
@@ -320,7 +355,7 @@ def subprotocols(connection: HTTPConnection) -> tuple[list[str], list[str]]:
     A browser cannot set a header on a WebSocket, but it can name subprotocols.
     """
     offered = connection.scope.get("subprotocols", [])
-    keys = [each for each in offered if each.startswith(KEY_MARK)]
+    keys = [each for each in offered if each.startswith(KEY_MARK) or looks_like_a_token(each)]
     return [each for each in offered if each not in keys], keys
 
 

@@ -1,4 +1,4 @@
-"""Whether a shim may listen on its address: only on loopback while no API key is configured.
+"""Whether a shim may listen on its address: only on loopback while no client needs a key or token.
 
 A shim may make the first key itself, as in a container, where nobody is on its loopback. Apart from
 authentication.py, because `fleet up` checks it too, and does not import FastAPI.
@@ -43,7 +43,7 @@ async def first_key(settings: ShimSettings) -> SecretStr | None:
 
 async def reason_not_to_start(settings: ShimSettings) -> str | None:
     """Why a shim must not listen on its address, else None; raises RelayUnavailable."""
-    if is_loopback(settings.host) or settings.insecure:
+    if is_loopback(settings.host) or settings.insecure or settings.oidc_issuer is not None:
         return None
     async with Connection.open(settings) as connection:
         table = await ApiKeys(connection).refresh(ApiKeyTable())

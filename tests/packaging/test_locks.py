@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 COVERED = {
     "run": [],
-    "image": ["local-embed"],
+    "image": ["local-embed", "oidc"],
     "demo": ["demo"],
     "dev": list(EXTRAS),
 }

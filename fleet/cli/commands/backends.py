@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fleet.cli.commands.options import All, Json, Limit, Url
+from fleet.cli.commands.options import All, Json, Limit, Url, backend_given
 from fleet.cli.commands.roster import show_backends
 from fleet.cli.exit_codes import Exit, run
 from fleet.cli.terminal import Terminal
@@ -50,8 +50,6 @@ def add(
     url: Url = None,
 ) -> None:
     """Start a worker for a backend in the running fleet; it stops with `fleet up`."""
-    from fleet.cli.secret_options import backend_given  # noqa: PLC0415 - slow to import
-
     name, equals, dsn = backend_given(backend, "backends add").partition("=")
     if not (name and equals and dsn):
         raise typer.BadParameter("expected NAME=DSN, as in box=ollama://10.0.0.5:11434")

@@ -1,10 +1,15 @@
-"""Options that several commands share."""
+"""Options that several commands share, and those that may hold a key.
+
+Every user of a machine can list the command lines of all its processes, so such an option takes the
+name of a file.
+"""
 
 import functools
 import inspect
 import re
 from collections.abc import Callable
 from datetime import datetime, time, timedelta
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -50,6 +55,9 @@ Newest = Annotated[
 ]
 All = Annotated[bool, typer.Option("--all", "-a", help="Every row.")]
 
+FILE_MARK: Final = "@"
+"""Begins a value that is the name of a file."""
+_KEPT: Final = "every user of this machine can read the command lines of its processes"
 _TIME_OF_DAY: Final = re.compile(r"\d{1,2}:\d\d")
 
 
@@ -88,12 +96,51 @@ def time_of(at: str | None, option: str = "--at") -> float | None:
         raise typer.BadParameter(f"{option}: {error}") from None
 
 
-def _key(given: str | None) -> SecretStr | None:
-    if given is None:
-        return None
-    from fleet.cli.secret_options import api_key_given  # noqa: PLC0415 - slow to import
+def backend_given(option: str, flag: str = "--backend") -> str:
+    """`NAME=DSN` of an option `NAME=DSN` or `NAME=@FILE`; raises typer.BadParameter.
 
-    return api_key_given(given)
+    A DSN with a key must come from a file.
+    """
+    from workers.backends.dsn import DsnError, parse  # noqa: PLC0415 - slow to import
+
+    name, equals, dsn = option.partition("=")
+    variable = f"LLM_{name.upper()}"
+    if not equals:
+        return option  # refused where its name is checked
+    if dsn.startswith(FILE_MARK):
+        return f"{name}={_read(f'{flag} {name}', dsn)}"
+    try:
+        has_key = parse(variable, dsn).key is not None
+    except DsnError:
+        return option
+    if has_key:
+        raise typer.BadParameter(
+            f"{flag} {name}: its DSN holds a key, and {_KEPT}: write the DSN into a file and give "
+            f"{name}=@FILE, or set {variable} in the environment"
+        )
+    return option
+
+
+def api_key_given(value: str | None) -> SecretStr | None:
+    """The key in the file that `--api-key @FILE` names; raises typer.BadParameter."""
+    if value is None:
+        return None
+    if not value.startswith(FILE_MARK):
+        raise typer.BadParameter(
+            f"--api-key takes a file, because {_KEPT}: write the key into one and give "
+            "--api-key @FILE, or set FLEET_API_KEY"
+        )
+    return SecretStr(_read("--api-key", value))
+
+
+def _read(option: str, value: str) -> str:
+    from workers.backends.dsn import DsnError  # noqa: PLC0415 - slow to import
+    from workers.config import secret_file  # noqa: PLC0415
+
+    try:
+        return secret_file(option, Path(value.removeprefix(FILE_MARK)).expanduser())
+    except DsnError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def with_key(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,7 +151,7 @@ def with_key(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def command_with_key(*args: Any, api_key: str | None = None, **options: Any) -> Any:
-        token = api_key_option.set(_key(api_key))
+        token = api_key_option.set(api_key_given(api_key))
         try:
             return command(*args, **options)
         finally:

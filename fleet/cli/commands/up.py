@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fleet.cli.commands.options import Json
+from fleet.cli.commands.options import Json, backend_given
 from fleet.cli.exit_codes import run
 
 Port = Annotated[
@@ -57,7 +57,6 @@ def up(
     It prints five lines, then only changes; `fleet logs` has the output of its processes.
     """
     from fleet.cli.foreground import serve  # noqa: PLC0415 - slow to import
-    from fleet.cli.secret_options import backend_given  # noqa: PLC0415 - slow to import
 
     run(
         serve(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from fleet.cli.secret_options import api_key_given, backend_given
+from fleet.cli.commands.options import api_key_given, backend_given
 from workers.backends.dsn import DsnError
 from workers.config import configured
 

@@ -1,0 +1,1 @@
+"""Tokens of an identity provider (OpenID Connect), in place of API keys."""

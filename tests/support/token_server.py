@@ -1,0 +1,93 @@
+"""An issuer of tokens: its configuration, keys, and tokens; it may be out of order."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from joserfc import jwt
+from joserfc.jwk import ECKey, RSAKey
+
+AUDIENCE = "fleet"
+PROBLEMS = ("refuses", "hangs", "endless", "nonsense", "no keys", "redirects")
+
+
+class Issuer:
+    """What a test knows of the issuer, and may change."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.keys: list[ECKey | RSAKey] = [ec_key("first")]
+        self.problem: str | None = None
+        self.asked = 0
+        """How often its keys were fetched."""
+
+    def token(self, *, key: Any = None, alg: str = "ES256", **claims: Any) -> str:
+        """A token by its first key, or another one; a claim of None is left out."""
+        key = key or self.keys[0]
+        now = int(time.time())
+        usual = {"iss": self.url, "aud": AUDIENCE, "sub": "ann", "iat": now, "exp": now + 600}
+        chosen = {name: it for name, it in {**usual, **claims}.items() if it is not None}
+        head = {"alg": alg} if key.kid is None else {"alg": alg, "kid": key.kid}
+        return jwt.encode(head, chosen, key, algorithms=[alg])
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        """Those of a shim that trusts it."""
+        return {"oidc_issuer": self.url, "oidc_audience": AUDIENCE, "oidc_refresh_s": 0.05, **more}
+
+
+def ec_key(kid: str | None) -> ECKey:
+    fields = {} if kid is None else {"kid": kid}
+    return ECKey.generate_key("P-256", {**fields, "use": "sig"}, private=True)
+
+
+@contextmanager
+def token_server() -> Iterator[Issuer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.daemon_threads = True
+    issuer = _Handler.issuer = Issuer(f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield issuer
+    finally:
+        issuer.problem = None
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    issuer: Issuer
+
+    def do_GET(self) -> None:
+        issuer = self.issuer
+        if self.path == "/keys":
+            issuer.asked += 1
+            keys = [] if issuer.problem == "no keys" else issuer.keys
+            found: dict[str, Any] = {"keys": [key.as_dict(private=False) for key in keys]}
+        else:
+            found = {"issuer": issuer.url, "jwks_uri": f"{issuer.url}/keys"}
+        self._answer(json.dumps(found).encode())
+
+    def _answer(self, data: bytes) -> None:
+        problem = self.issuer.problem
+        while self.issuer.problem == "hangs":
+            time.sleep(0.05)
+        self.send_response({"refuses": 503, "redirects": 302}.get(problem or "", 200))
+        self.send_header("Location", "http://127.0.0.1:1/")
+        self.end_headers()
+        if problem == "nonsense":
+            data = b"[1, 2"
+        try:
+            self.wfile.write(data)
+            while self.issuer.problem == "endless":
+                self.wfile.write(b" " * 65536)
+        except OSError:
+            return
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""

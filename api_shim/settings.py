@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from api_shim.tokens.token_settings import TokenSettings
@@ -14,7 +14,7 @@ from contract.errors import InvalidRequest
 from contract.redis_keys import BACKEND_NAME, QUEUE_NAME, queue_name
 from contract.requests import LONGEST_DEADLINE_S, OnNoWorker
 from contract.roster import BackendReport, Capability, KnownBackend, ModelReport
-from contract.settings import DAY_S, MOST_BYTES, YEARS_S, Seconds, default_folder
+from contract.settings import DAY_S, MOST_BYTES, TABLES, YEARS_S, Seconds, default_folder
 from contract.wire import WireModel
 from relay.scheduling.run_windows import MOST_WINDOWS, parsed
 from relay.settings import RelaySettings
@@ -93,6 +93,7 @@ class ConfiguredQueue(WireModel):
     windows: Annotated[
         tuple[Annotated[str, Field(max_length=120), AfterValidator(_is_window)], ...],
         Field(max_length=MOST_WINDOWS),
+        BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
     ]
     """Its run windows, each as in `mon-fri 22:00-06:00 Europe/Berlin`; none: at any time."""
 
@@ -253,8 +254,7 @@ class ShimSettings(RelaySettings, MetricsSettings, TraceSettings, TokenSettings)
     @classmethod
     def _tables_of_the_file(cls, found: dict[str, Any]) -> dict[str, Any]:
         """Take `[alias]` and `[queue]` of fleet.toml where no variable sets `aliases`, `queues`."""
-        tables = {"aliases": "alias", "queues": "queue"}
-        return {name: found[table] for name, table in tables.items() if table in found} | found
+        return {name: found[table] for name, table in TABLES.items() if table in found} | found
 
     @field_validator("aliases")
     @classmethod

@@ -29,6 +29,8 @@ from typing_extensions import override
 
 from contract.errors import InvalidSetting
 
+TABLES: Final = {"aliases": "alias", "queues": "queue"}
+"""Tables of fleet.toml that stand for a setting: `[alias.fast]` is one of `aliases`."""
 _LONGEST: Final = 60
 _PASSWORD: Final = re.compile(r"://[^/@\s]+@")
 
@@ -61,7 +63,7 @@ def _origin(name: str, given: Mapping[str, Any]) -> str:
     variable = f"FLEET_{name.upper()}"
     if any(found.upper() == variable for found in os.environ):
         return variable
-    return f"fleet.toml: {name}"
+    return f"fleet.toml: {TABLES.get(name, name)}"
 
 
 def _unparsed(error: SettingsError) -> str:

@@ -5,6 +5,7 @@ Subjects: api_shim/queue_upkeep.py, api_shim/settings.py.
 
 import asyncio
 import time
+import tomllib
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ from support.shim import serving
 
 from api_shim.settings import ShimSettings
 from contract.errors import InvalidSetting
+from fleet.cli.commands.config import _origin
 
 WINDOWS = "mon-sun 00:00-24:00 Europe/Berlin"
 
@@ -50,7 +52,9 @@ def test_the_file_has_a_table_for_each_queue_and_mistakes_name_it(
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "fleet.toml"
     file.write_text(f'[queue."box.chat"]\nwindows = ["{WINDOWS}"]\n')
-    settings = ShimSettings()
+    settings, told = ShimSettings(), _origin("queues", tomllib.loads(file.read_text()))
+    file.write_text(f'[queue."box.chat"]\nwindows = "{WINDOWS}"\n')
+    assert ShimSettings() == settings
     file.write_text('[queue."box.chat"]\nwindows = ["at night"]\n')
     with pytest.raises(InvalidSetting, match=r"box\.chat.*'at night' is no run window") as wrong:
         ShimSettings()
@@ -59,4 +63,5 @@ def test_the_file_has_a_table_for_each_queue_and_mistakes_name_it(
         ShimSettings()
 
     assert settings.queues["box.chat"].windows == (WINDOWS,)
-    assert "fleet.toml" in str(wrong.value)
+    assert "fleet.toml: queue: box.chat" in str(wrong.value)
+    assert told == "fleet.toml"

@@ -11,7 +11,7 @@ import typer
 from pydantic import SecretStr
 
 from contract.errors import InvalidRequest
-from contract.settings import FleetSettings, digest, guarded, read_trusted, trusted_list
+from contract.settings import TABLES, FleetSettings, digest, guarded, read_trusted, trusted_list
 from fleet.atomic_file import whole
 from fleet.cli.commands.options import Json
 from fleet.cli.exit_codes import Exit, run
@@ -79,7 +79,7 @@ def _origin(name: str, file: dict[str, Any]) -> str:
     variable = f"FLEET_{name.upper()}"
     if any(found.upper() == variable for found in os.environ):
         return f"environment ({variable})"
-    return "fleet.toml" if name in file else "default"
+    return "fleet.toml" if {name, TABLES.get(name)} & file.keys() else "default"
 
 
 def _backends() -> Iterator[Setting]:

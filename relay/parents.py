@@ -175,7 +175,10 @@ class Parents:
         record = await self._records.find(child.job_id)
         if record is None:
             return
-        request = await self._records.request(child.job_id)
+        try:
+            request = await self._records.request(child.job_id)
+        except JobNotFound:
+            return  # it has ended meanwhile
         due = await self._connection.call(
             jobs.unblock(child.job_id, request.effective_deadline_s, record.not_before)
         )

@@ -181,8 +181,13 @@ class Records:
 
     async def request(self, job_id: str) -> AnyRequest:
         """The request of a job; raises JobNotFound, NewerVersion, RelayUnavailable."""
-        names = ("id", "compacted", "request")
-        return requested((await self._hash(job_id, names, b"request"))[b"request"])
+        fields = await self._hash(job_id, ("id", "compacted", "request"), b"request")
+        if b"request" not in fields:
+            raise JobNotFound(
+                f"the request of job {job_id} is not kept: it has more than 64 KiB, and the job "
+                "ended before it was started"
+            )
+        return requested(fields[b"request"])
 
     async def state(self, job_id: str) -> JobState | None:
         """The fields of a job that every version writes alike; None without them or if damaged.

@@ -11,7 +11,7 @@ import pytest
 from support.relay import QUEUE, Relay, chat, relay_on
 
 from contract import redis_keys
-from contract.errors import QueueFull, ServerFault
+from contract.errors import JobNotFound, QueueFull, ServerFault
 from contract.jobs import JobRecord
 from contract.tenants import DEFAULT_TENANT, Tenant
 
@@ -174,3 +174,19 @@ async def test_how_many_bytes_a_queue_keeps_is_told(redis_url: str) -> None:
         (view,) = await relay.queue.positions.views([])
 
         assert view.kept_bytes == await counted(relay) > 200_000
+
+
+async def test_a_large_request_of_a_job_that_was_never_started_is_not_kept(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        large, small, started = await put(relay), await put(relay, "small"), await put(relay)
+        await relay.queue.cancel(large.id, by="caller")
+        await relay.queue.cancel(small.id, by="caller")
+        assert (await relay.claim()).record.id == started.id
+        await relay.queue.cancel(started.id, by="caller")
+
+        with pytest.raises(JobNotFound, match="ended before it was started"):
+            await relay.records.request(large.id)
+        assert (await relay.records.get(large.id)).status == "cancelled"
+        assert [frame.type for frame in await relay.frames(large.id)] == ["queued", "cancelled"]
+        for kept in (small, started):
+            assert (await relay.records.request(kept.id)).kind == "chat"

@@ -39,7 +39,7 @@ class Disk(NamedTuple):
             held=self.total_bytes - self.free_bytes,
             limit=max(1, self.total_bytes - self.reserve_bytes(wanted_bytes)),
             unit="bytes",
-            setting="FLEET_DISK_RESERVE_BYTES",
+            setting="a larger disk, or a smaller FLEET_DISK_RESERVE_BYTES",
         )
 
 
@@ -101,6 +101,6 @@ class RedisDisk:
             return None
         return (
             f"the disk of Redis has {mib(disk.free_bytes)} free, and {mib(kept)} are kept for jobs"
-            " that it has (half of FLEET_DISK_RESERVE_BYTES): free space; cancels and deletions"
-            " work, and new jobs are taken again by themselves"
+            " that it has (half of FLEET_DISK_RESERVE_BYTES): free space; new jobs are taken again"
+            " by themselves"
         )

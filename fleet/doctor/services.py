@@ -112,7 +112,7 @@ def _how_full(limit: FleetLimit) -> Finding:
     detail = f"{held} of {most} ({share:.0%})"
     if share < _NEARLY_FULL:
         return ok(what, detail)
-    fix = f"make room, or raise it: {limit.setting}"
+    fix = f"make room, or change it: {limit.setting}"
     return broken(what, detail, fix) if share >= 1 else note(what, detail, fix)
 
 

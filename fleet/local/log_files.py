@@ -126,9 +126,10 @@ class Journal(Printer):  # type: ignore[misc] # honcho ships no types
             self._show(f"logs cannot be written to {self.folder}: {error}")
 
     def close(self) -> None:
-        """Close every file."""
+        """Close every file; lines that a full disk does not take are lost."""
         for each in self._open.values():
-            each.close()
+            with suppress(OSError):
+                each.close()
         self._open.clear()
 
 

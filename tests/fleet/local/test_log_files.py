@@ -95,6 +95,20 @@ def test_a_folder_that_cannot_be_written_is_said_once_and_stops_nobody(tmp_path:
     assert shown[0].startswith(f"logs cannot be written to {log_folder(tmp_path)}: ")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_a_full_disk_is_said_once_and_stops_nobody(tmp_path: Path) -> None:
+    log_folder(tmp_path).mkdir()
+    (log_folder(tmp_path) / "shim.1.log").symlink_to("/dev/full")
+    shown: list[str] = []
+    journal = Journal(shown.append, tmp_path)
+    for _ in range(3):
+        journal.write(message("one"))
+    journal.close()
+
+    assert len(shown) == 1
+    assert "No space left" in shown[0]
+
+
 def test_following_loses_no_line_where_files_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

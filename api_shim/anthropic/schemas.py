@@ -120,7 +120,8 @@ _DESCRIPTIONS: Final[dict[int, str]] = {
     400: "`invalid_request_error`: a field is missing or invalid, or the model cannot do it.",
     401: "`authentication_error`: no API key, or an unknown one.",
     402: "`billing_error`: the backend's account has no quota left.",
-    403: "`permission_error`: while there are no keys, only clients on this machine are served.",
+    403: "`permission_error`: the key lacks a permission, or may not use this model or backend; or "
+    "there are no keys, and the client is not on this machine.",
     404: "`not_found_error`: no live backend has the model, or there is no such message or batch.",
     409: "The job was cancelled, or the Idempotency-Key belongs to another request.",
     413: "`request_too_large`: the body is larger than FLEET_MAX_BODY_BYTES.",

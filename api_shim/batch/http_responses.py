@@ -17,7 +17,8 @@ from contract.batches import StoredFile
 _DESCRIPTIONS: Final[Mapping[int, str]] = {
     400: "A field is missing or invalid; `param` names it.",
     401: "`invalid_api_key`: no API key, or an unknown one.",
-    403: "While there are no keys, only clients on this machine are served (`not_local`).",
+    403: "The key lacks a permission, or what the batch's jobs need (`not_allowed`); or there are "
+    "no keys, and the client is not on this machine (`not_local`).",
     404: "It does not exist, belongs to another tenant, or has expired.",
     409: "It has ended, so it cannot be cancelled (`batch_ended`), or the Idempotency-Key belongs "
     "to another one.",

@@ -10,7 +10,8 @@ from api_shim.http.openapi import JOB_HEADERS
 _FAULTS: Final = {
     400: "A field is missing or invalid (`error.param` names it), or the backend refused.",
     401: "No API key, or an unknown one.",
-    403: "While there are no keys, only clients on this machine are served.",
+    403: "The key lacks a permission, or may not use this model or backend; or there are no keys, "
+    "and the client is not on this machine.",
     404: "No backend has the model.",
     408: "The client left.",
     409: "The job was cancelled, or the Idempotency-Key belongs to another request.",

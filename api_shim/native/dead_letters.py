@@ -13,6 +13,7 @@ from api_shim.http.headers import Preferences
 from api_shim.http.problems import documented
 from api_shim.native.enqueue import ACCEPTED
 from api_shim.native.jobs import JobId, check_cursor, checked_id, json_response
+from api_shim.submission.caller_rights import check_backend
 from api_shim.submission.submission import Submission, accepted
 from contract.aliases.parameters import applied
 from contract.errors import JobNotFound
@@ -135,6 +136,7 @@ async def retried(dependencies: Dependencies, caller: Tenant, record: JobSummary
 async def check_retry(dependencies: Dependencies, caller: Tenant, record: JobSummary) -> None:
     """Check that a worker serves the request of a dead letter; raises FleetError, Refusal."""
     if record.dead_at is not None and record.retried_as is None:
+        check_backend(caller, record.backend)
         request = applied(await dependencies.records.request(record.id), record.target)
         await Submission(dependencies.submission, caller, Preferences()).queue_for(
             request, record.alias

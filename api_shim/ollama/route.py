@@ -20,7 +20,7 @@ _EVERYWHERE: Final = (400, 401, 403, 413, 500, 503)
 _DESCRIPTIONS: Final[dict[int, str]] = {
     400: "The request is invalid, or the model does not support it.",
     401: "No API key, or an unknown one.",
-    403: "Not allowed for this client.",
+    403: "The key lacks a permission, or may not use this model or backend.",
     404: "The model does not exist.",
     409: "The job was cancelled, or the Idempotency-Key belongs to another request.",
     413: "The body is larger than FLEET_MAX_BODY_BYTES.",

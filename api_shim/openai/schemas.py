@@ -256,7 +256,7 @@ JOB_ENDS: Final = (400, 404, 408, 409, 413, 415, 429, 502, 503, 504)
 _DESCRIPTIONS: Final[dict[int, str]] = {
     400: "A field is missing or invalid (`param` names it), or the model does not support it.",
     401: "No API key, or one that is unknown, revoked or expired.",
-    403: "Not allowed for this client.",
+    403: "The key lacks a permission, or may not use this model or backend.",
     404: "`model_not_found`: no live backend has the model.",
     408: "The client disconnected.",
     409: "The job was cancelled, or the Idempotency-Key belongs to another request.",

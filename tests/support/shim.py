@@ -19,6 +19,7 @@ from api_shim.settings import ShimSettings
 from contract.redis_keys import channel
 from contract.roster import BackendReport, Capability, ModelReport, QueueReport, WorkerReport
 from support.redis_server import RedisServer
+from support.redis_users import SHIM, user_url
 from support.relay import Relay, relay_on
 
 EVERYTHING: tuple[Capability, ...] = (
@@ -32,7 +33,7 @@ CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 def serving(url: str, **settings: Any) -> Iterator[str]:
     """A shim in a thread of its own, as a process of its own would be; yields its address."""
     chosen = ShimSettings(
-        redis_url=SecretStr(url),
+        redis_url=SecretStr(user_url(url, SHIM)),
         **{
             "roster_max_age_s": 0,
             "place_every_s": 0.1,

@@ -10,6 +10,7 @@ import httpx
 
 from support.processes import START_S, Process
 from support.redis_server import free_port
+from support.redis_users import SHIM, user_url
 
 
 class ShimProcess(Process):
@@ -20,7 +21,11 @@ class ShimProcess(Process):
         self.url = f"http://127.0.0.1:{port}"
         super().__init__(
             [sys.executable, "-m", "api_shim", "--port", str(port)],
-            {"FLEET_REDIS_URL": redis_url, "FLEET_DATA_DIR": str(folder / "data"), **env},
+            {
+                "FLEET_REDIS_URL": user_url(redis_url, SHIM),
+                "FLEET_DATA_DIR": str(folder / "data"),
+                **env,
+            },
             folder / f"shim-{port}.log",
         )
         self._wait_until_it_answers()

@@ -19,11 +19,12 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
+from ssl import SSLError
 from typing import Any, Final, Generic, NamedTuple, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import AbstractConnection, ConnectionPool, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -102,7 +103,7 @@ def relay_errors() -> Generator[None]:
 def _ours(error: RedisError | OSError) -> RelayUnavailable | None:
     match error:
         case RedisConnectionError() | RedisTimeoutError() | OSError():
-            return RelayUnavailable(f"Redis does not answer: {type(error).__name__}")
+            return RelayUnavailable(f"Redis does not answer: {_reason(error)}")
         case OutOfMemoryError():
             return RelayFull(
                 "Redis is full (maxmemory reached) and takes no new jobs; others go on: raise "
@@ -135,6 +136,16 @@ async def soon() -> AsyncGenerator[None]:
         raise RelayUnavailable(f"Redis has not answered for {SOON_S:g} s") from error
 
 
+def _reason(error: BaseException) -> str:
+    """What failed; of TLS, why: a certificate that has expired is no outage."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, SSLError):
+            return f"TLS: {getattr(cause, 'verify_message', None) or cause.reason or cause}"
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
+
+
 @cache
 def _sha(script: str) -> str:
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
@@ -154,6 +165,7 @@ class Connection:
         self._pool = ConnectionPool.from_url(
             url,
             **keepalive,
+            **tls_options(settings),
             protocol=2,
             socket_timeout=None,
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
@@ -307,6 +319,15 @@ def address(settings: RelaySettings) -> str:
     if parts.scheme == "unix":
         return parts.path
     return f"{parts.hostname or '127.0.0.1'}:{parts.port or 6379}"
+
+
+def tls_options(settings: RelaySettings) -> dict[str, Any]:
+    """What the URL of Redis says about TLS, as redis-py's arguments; empty without TLS."""
+    url = settings.redis_url.get_secret_value()
+    if not url.startswith("rediss://"):
+        return {}
+    given = {name: text for name, text in parse_url(url).items() if name.startswith("ssl_")}
+    return {"ssl_cert_reqs": "required", "ssl_check_hostname": True, **given}
 
 
 async def until_redis_answers(settings: RelaySettings, report: Callable[[str], None]) -> None:

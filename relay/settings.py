@@ -1,5 +1,6 @@
 """Settings of the relay. Read once, in a composition root."""
 
+import os
 from typing import Annotated, Final, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -8,6 +9,7 @@ from contract.conversations import ConversationPolicy
 from contract.settings import MOST_BYTES, YEARS_S, FleetSettings, Seconds
 from contract.usage import Prices
 
+_TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path")
 _MOST_JOBS: Final = 10**9
 _MOST_TOKENS: Final = 10**15
 _MOST_MONEY: Final = 10**9
@@ -17,7 +19,8 @@ class RelaySettings(FleetSettings):
     """Settings of the relay."""
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """`redis://`, `rediss://` or `unix:///path`; may hold a password."""
+    """`redis://`, `rediss://` or `unix:///path`; may hold a user and a password. With TLS the
+    query names files: `?ssl_ca_certs=/ca.pem&ssl_certfile=/me.pem&ssl_keyfile=/me.key`."""
     log_ttl_s: Seconds = 86400
     """Seconds that a record and its log live after the job's end."""
     compact_after_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 300
@@ -103,9 +106,12 @@ class RelaySettings(FleetSettings):
         from redis.asyncio.connection import parse_url  # noqa: PLC0415
 
         try:
-            parse_url(url.get_secret_value())
+            options = parse_url(url.get_secret_value())
         except ValueError:
             raise ValueError("not a redis://, rediss:// or unix:// URL") from None
+        for name in _TLS_FILES:
+            if name in options and not os.access(options[name], os.R_OK):
+                raise ValueError(f"{name} names no file that can be read: {options[name]}")
         return url
 
     @model_validator(mode="after")

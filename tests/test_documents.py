@@ -51,6 +51,7 @@ FOREIGN = {("Output", "object")}
 """Members of other projects' classes whose name is also one of ours (`ai` of npm)."""
 SETTINGS = {
     "FLEET_TEST_FORKS",  # of the tests
+    "FLEET_TEST_ACL",
     "FLEET_TRUST",  # says which fleet.toml is read, so it is none of its settings
     *re.findall(r"FLEET_[A-Z0-9_]+", (ROOT / "compose" / "demo.env").read_text(encoding="utf-8")),
 }

@@ -28,7 +28,7 @@ from pydantic import SecretStr
 from contract.errors import FleetError
 from contract.redis_keys import queue_name
 from contract.roster import Capability
-from relay.connection import until_redis_answers
+from relay.connection import tls_options, until_redis_answers
 from relay.settings import RelaySettings
 from telemetry.logs import set_up_logs
 from telemetry.settings import LogSettings
@@ -112,6 +112,7 @@ def create_app() -> Celery:
         worker_concurrency=max(_LEAST_CONCURRENCY, sum(queues.values())) + len(queues),
         fleet_drain_timeout_s=settings.drain_s + _SPARE_S,
         fleet_lifespan=lifetime.of,
+        broker_use_ssl=tls_options(relay_settings) or None,
     )
     register_ticket(app, lifetime)
     register_jobs(app, lifetime)
@@ -264,9 +265,12 @@ def _kinds_of(config: BackendConfig) -> tuple[Capability, ...]:
 def broker_url(settings: RelaySettings) -> str:
     """Return the URL of the relay's Redis for Celery: `unix:///path` is `redis+socket:///path`."""
     url = settings.redis_url.get_secret_value()
-    if not url.startswith("unix://"):
-        return url
     parts = urlsplit(url)
+    if parts.scheme == "rediss":  # kombu reads other values there: `broker_use_ssl` has them
+        others = [each for each in parts.query.split("&") if not each.startswith("ssl_")]
+        return parts._replace(query="&".join(others)).geturl()
+    if parts.scheme != "unix":
+        return url
     query = parts.query.replace("db=", "virtual_host=")
     return f"redis+socket://{parts.path}" + (f"?{query}" if query else "")
 

@@ -33,8 +33,8 @@ _MODULES: Final = (
 )
 """What the relay's modules send besides."""
 _CELERY: Final = (
-    "brpop client|id client|unblock exec multi punsubscribe rpop script|exists script|load type unwatch"
-    " watch"
+    "brpop client|id client|unblock exec multi punsubscribe rpop script|exists script|load type"
+    " unwatch watch"
 )
 """What kombu and the transport of workers send besides."""
 _DIAGNOSIS: Final = (
@@ -59,6 +59,8 @@ _WITHHELD_TABLES: Final = frozenset(
 """Keys without a parameter that workers do not get."""
 
 _TICKETS: Final = tuple(redis_keys.queue_name("*", kind) for kind in get_args(Kind))
+_BY_PRIORITY: Final = tuple(f"{each}???" for each in _TICKETS)
+"""The lists that kombu looks for beside them: two control characters and a digit."""
 _CONTROL: Final = ("_kombu.*", "*.celery.pidbox*")
 """Keys of Celery's remote control."""
 _BUSY: Final = ("fleet:j:", "fleet:q:")
@@ -88,7 +90,13 @@ def redis_users() -> tuple[RedisUser, ...]:
     tables = _tables()
     shim_keys = [*_families(_WITHHELD_FROM_SHIMS), *_sorted(tables), *_TICKETS]
     worker_tables = _sorted(tables - _WITHHELD_TABLES)
-    worker_keys = [*_families(_WITHHELD_FROM_WORKERS), *worker_tables, *_TICKETS, *_CONTROL]
+    worker_keys = [
+        *_families(_WITHHELD_FROM_WORKERS),
+        *worker_tables,
+        *_TICKETS,
+        *_BY_PRIORITY,
+        *_CONTROL,
+    ]
     relay = f"{_SCRIPTS} {_MODULES}".split()
     celery = [*relay, *_CELERY.split()]
     return (
@@ -96,7 +104,7 @@ def redis_users() -> tuple[RedisUser, ...]:
         RedisUser("fleet-worker", _sorted(celery), tuple(worker_keys)),
         RedisUser(
             "fleet-admin", _sorted([*celery, *_DIAGNOSIS.split()]),
-            ("fleet:*", *_TICKETS, *_CONTROL),
+            ("fleet:*", *_TICKETS, *_BY_PRIORITY, *_CONTROL),
         ),
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ half-open connection, where packets vanish and nobody is told.
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -119,10 +120,10 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxy_to(port: int) -> AsyncGenerator[Proxy]:
-    """A proxy on a free port of loopback, as long as the block lasts."""
+async def proxy_to(port: int, tls: ssl.SSLContext | None = None) -> AsyncGenerator[Proxy]:
+    """A proxy on a free port of loopback, as long as the block lasts; it may end TLS."""
     proxy = Proxy(port)
-    server = await asyncio.start_server(proxy._connected, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy._connected, "127.0.0.1", 0, ssl=tls)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy

@@ -28,20 +28,23 @@ _SCRIPTS: Final = (
 )
 """Commands of the Lua scripts; tests/relay/access/test_redis_users.py compares them."""
 _MODULES: Final = (
-    "client|setinfo eval evalsha hello hkeys hvals info memory|usage ping psubscribe select"
+    "client eval evalsha hello hkeys hvals info memory|usage ping psubscribe select"
     " srandmember subscribe unsubscribe xrevrange xtrim zrevrangebyscore zrevrank zscan"
 )
 """What the relay's modules send besides."""
-_CELERY: Final = (
-    "brpop client|id client|unblock exec multi punsubscribe rpop script|exists script|load type"
-    " unwatch watch"
-)
+_CELERY: Final = "brpop exec multi punsubscribe rpop script|exists script|load type unwatch watch"
 """What kombu and the transport of workers send besides."""
 _DIAGNOSIS: Final = (
-    "acl|log acl|whoami client|info client|list dbsize latency|latest memory|doctor memory|stats"
+    "acl|log acl|whoami dbsize latency|latest memory|doctor memory|stats"
     " object|encoding object|freq object|idletime scan slowlog|get xinfo|stream"
 )
 """What somebody runs who looks for a fault."""
+
+_OTHER_CLIENTS: Final = (
+    "client|kill", "client|no-evict", "client|pause", "client|unpause",
+)  # fmt: skip
+"""Parts of CLIENT that concern other connections. Allowed is CLIENT without them, because redis-py
+sends `client|setinfo`, and Redis 7.0 loads no file that names it."""
 
 _WITHHELD_FROM_SHIMS: Final = frozenset({redis_keys.vector, redis_keys.residence})
 _WITHHELD_FROM_WORKERS: Final = frozenset(
@@ -76,13 +79,16 @@ class RedisUser(NamedTuple):
 
     name: str
     commands: tuple[str, ...]
+    denied: tuple[str, ...]
+    """Parts of these commands that it may not use."""
     keys: tuple[str, ...]
 
     def rule(self, digest: str) -> str:
         """Its line of an aclfile; `digest` is the SHA-256 of its password, in hex."""
         words = ["user", self.name, "on", f"#{digest}", "resetkeys", "allchannels", "-@all"]
         words += [f"~{each}" for each in self.keys]
-        return " ".join(words + [f"+{each}" for each in self.commands])
+        words += [f"+{each}" for each in self.commands]
+        return " ".join(words + [f"-{each}" for each in self.denied])
 
 
 def redis_users() -> tuple[RedisUser, ...]:
@@ -99,13 +105,15 @@ def redis_users() -> tuple[RedisUser, ...]:
     ]
     relay = f"{_SCRIPTS} {_MODULES}".split()
     celery = [*relay, *_CELERY.split()]
+    others = (*_OTHER_CLIENTS, "client|list")
+    admin_keys = ("fleet:*", *_TICKETS, *_BY_PRIORITY, *_CONTROL)
+    looking = [*celery, *_DIAGNOSIS.split()]
     return (
-        RedisUser("fleet-shim", _sorted(relay), tuple(shim_keys)),
-        RedisUser("fleet-worker", _sorted(celery), tuple(worker_keys)),
         RedisUser(
-            "fleet-admin", _sorted([*celery, *_DIAGNOSIS.split()]),
-            ("fleet:*", *_TICKETS, *_BY_PRIORITY, *_CONTROL),
+            "fleet-shim", _sorted(relay), (*others, "client|unblock"), tuple(shim_keys)
         ),
+        RedisUser("fleet-worker", _sorted(celery), others, tuple(worker_keys)),
+        RedisUser("fleet-admin", _sorted(looking), _OTHER_CLIENTS, admin_keys),
     )  # fmt: skip
 
 

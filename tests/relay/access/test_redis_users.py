@@ -61,6 +61,7 @@ def test_every_command_of_a_script_is_allowed_to_all() -> None:
         ("SHUTDOWN", "NOSAVE"), ("REPLICAOF", "NO", "ONE"), ("ACL", "LIST"), ("MONITOR",),
         ("DEBUG", "SLEEP", "0"), ("SCRIPT", "FLUSH"), ("FUNCTION", "LIST"), ("SAVE",),
         ("MIGRATE", "h", "1", "fleet:keys", "0", "1"), ("MODULE", "LIST"), ("CLIENT", "KILL", "x"),
+        ("CLIENT", "PAUSE", "1"),
         ("GET", "somebody:else"), ("SET", "celery", "1"),
         ("EVAL", "return redis.call('KEYS', '*')", "0"), ("SWAPDB", "0", "1"),
         ("EVAL", "return redis.call('GET', 'somebody:else')", "0"),

@@ -1,7 +1,7 @@
 """Settings of the relay. Read once, in a composition root."""
 
 import os
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -106,7 +106,7 @@ class RelaySettings(FleetSettings):
         from redis.asyncio.connection import parse_url  # noqa: PLC0415
 
         try:
-            options = parse_url(url.get_secret_value())
+            options: dict[str, Any] = {**parse_url(url.get_secret_value())}
         except ValueError:
             raise ValueError("not a redis://, rediss:// or unix:// URL") from None
         for name in _TLS_FILES:

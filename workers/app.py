@@ -263,14 +263,14 @@ def _kinds_of(config: BackendConfig) -> tuple[Capability, ...]:
 
 
 def broker_url(settings: RelaySettings) -> str:
-    """Return the URL of the relay's Redis for Celery: `unix:///path` is `redis+socket:///path`."""
-    url = settings.redis_url.get_secret_value()
-    parts = urlsplit(url)
-    if parts.scheme == "rediss":  # kombu reads other values there: `broker_use_ssl` has them
-        others = [each for each in parts.query.split("&") if not each.startswith("ssl_")]
-        return parts._replace(query="&".join(others)).geturl()
+    """Return the URL of the relay's Redis for Celery: `unix:///path` is `redis+socket:///path`.
+
+    Without options of TLS, which kombu reads otherwise: `broker_use_ssl` has them.
+    """
+    parts = urlsplit(settings.redis_url.get_secret_value())
     if parts.scheme != "unix":
-        return url
+        kept = (each for each in parts.query.split("&") if not each.startswith("ssl_"))
+        return parts._replace(query="&".join(kept)).geturl()
     query = parts.query.replace("db=", "virtual_host=")
     return f"redis+socket://{parts.path}" + (f"?{query}" if query else "")
 

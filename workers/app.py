@@ -263,10 +263,7 @@ def _kinds_of(config: BackendConfig) -> tuple[Capability, ...]:
 
 
 def broker_url(settings: RelaySettings) -> str:
-    """Return the URL of the relay's Redis for Celery: `unix:///path` is `redis+socket:///path`.
-
-    Without options of TLS, which kombu reads otherwise: `broker_use_ssl` has them.
-    """
+    """Return the URL of the relay's Redis for Celery, in its form and without options of TLS."""
     parts = urlsplit(settings.redis_url.get_secret_value())
     if parts.scheme != "unix":
         kept = (each for each in parts.query.split("&") if not each.startswith("ssl_"))

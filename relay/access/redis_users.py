@@ -5,7 +5,8 @@ next to a backend, often on a machine of less trust, so it reads no API keys, fi
 Either process may become the maintainer, so both may do what a maintainer does. Nobody may flush,
 configure, stop, replicate or copy the server, or read all of its keys' names but the admin.
 
-What is not withheld is allowed to both: a new key of contract/redis_keys.py needs no change here.
+What is not withheld is allowed to both, and so is what a script calls: a new key or script needs no
+change here.
 The server compares a key with one pattern after the other, so families are one pattern where they
 can be, those of jobs and queues first.
 """
@@ -14,19 +15,12 @@ import hashlib
 import inspect
 import re
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
 from contract import redis_keys
 from contract.requests import Kind
 
-_SCRIPTS: Final = (
-    "bitcount del dump exists expire get getbit hdel hexists hget hgetall hincrby hincrbyfloat hlen"
-    " hmget hset hsetnx incr lindex llen lpush lrange lrem mget pexpire pexpireat pexpiretime pttl"
-    " publish restore rpush sadd scard set setbit smembers srem time ttl unlink xadd xlen xrange"
-    " zadd zcard zcount zincrby zmscore zpopmin zrange zrangebyscore zrank zrem zremrangebyrank"
-    " zremrangebyscore zrevrange zscore"
-)
-"""Commands of the Lua scripts; tests/relay/access/test_redis_users.py compares them."""
 _MODULES: Final = (
     "client eval evalsha hello hkeys hvals info memory|usage ping psubscribe select"
     " srandmember subscribe unsubscribe xrevrange xtrim zrevrangebyscore zrevrank zscan"
@@ -67,6 +61,8 @@ _BY_PRIORITY: Final = tuple(f"{each}???" for each in _TICKETS)
 _CONTROL: Final = ("_kombu.*", "*.celery.pidbox*")
 """Keys of Celery's remote control."""
 _BUSY: Final = ("fleet:j:", "fleet:q:")
+_LUA: Final = Path(__file__).parents[1] / "lua"
+_CALL: Final = re.compile(r"redis\.p?call\(\s*'([A-Z]+)'")
 _LINE: Final = re.compile(r"^user (\S+) on #([0-9a-f]{64}) ")
 
 
@@ -103,7 +99,7 @@ def redis_users() -> tuple[RedisUser, ...]:
         *_BY_PRIORITY,
         *_CONTROL,
     ]
-    relay = f"{_SCRIPTS} {_MODULES}".split()
+    relay = [*_script_commands(), *_MODULES.split()]
     celery = [*relay, *_CELERY.split()]
     others = (*_OTHER_CLIENTS, "client|list")
     admin_keys = ("fleet:*", *_TICKETS, *_BY_PRIORITY, *_CONTROL)
@@ -115,6 +111,12 @@ def redis_users() -> tuple[RedisUser, ...]:
         RedisUser("fleet-worker", _sorted(celery), others, tuple(worker_keys)),
         RedisUser("fleet-admin", _sorted(looking), _OTHER_CLIENTS, admin_keys),
     )  # fmt: skip
+
+
+def _script_commands() -> set[str]:
+    """Commands of the Lua scripts, which run with the rights of who calls them."""
+    texts = (file.read_text(encoding="utf-8") for file in _LUA.rglob("*.lua"))
+    return {name.lower() for text in texts for name in _CALL.findall(text)}
 
 
 def _families(withheld: Collection[object]) -> list[str]:

@@ -29,7 +29,7 @@ function Create({ onClose, onSecret }) {
   const toggle = (each) => choose(events.includes(each) ? events.filter((other) => other !== each) : [...events, each]);
   return html`<${Dialog} title="New webhook" onClose=${onClose} footer=${html`<button type="button" onClick=${onClose}>Close</button><button type="submit" form="new-webhook" class="primary" disabled=${!events.length}>Create</button>`}>
     <form id="new-webhook" class="form" onSubmit=${save}>
-      <${Field} label="Address" hint="Gets a POST for each end of a job or batch."><input type="url" required maxlength="2048" value=${url} onInput=${(event) => setUrl(event.target.value)} placeholder="https://example.com/hooks" /><//>
+      <${Field} label="Address" hint="Gets a POST for each end of a job or batch."><input type="url" required maxlength="2048" value=${url} onInput=${(event) => setUrl(event.target.value)} placeholder="An https address of yours" /><//>
       <${Field} label="Note" hint="What it is for."><input maxlength="80" value=${name} onInput=${(event) => setName(event.target.value)} /><//>
       ${EVENTS.map((each) => html`<label key=${each} class="check"><input type="checkbox" checked=${events.includes(each)} onChange=${() => toggle(each)} />${each}</label>`)}
     </form><//>`;

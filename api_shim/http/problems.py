@@ -97,6 +97,7 @@ _REMEDIES: Final[dict[str, str]] = {
     "model_type": "send an object",
     "model_attributes_type": "send an object",
     "union_tag_not_found": "add the field that selects the kind",
+    "metadata": "send at most 16 keys, with strings as values",
 }
 
 

@@ -19,7 +19,7 @@ from relay.scripts.turn_scripts import report
 
 CHUNKS = 16
 SCRIPTS_A_JOB = 6
-COMMANDS_A_JOB = 84
+COMMANDS_A_JOB = 80
 SCRIPTS_AN_ASSIGNED_JOB = 5.2
 """Begin, enqueue, start, append, and one that releases and claims; one a trial for its end."""
 COMMANDS_AN_ASSIGNED_JOB = 50

@@ -15,7 +15,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal \
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help shape install dev demo demo-llama browser screenshots real real-sd prometheus inprocess agents clients test test-fast coverage chaos flood check fix wheel lock bench bench-quick bench-peers clean
+.PHONY: help shape install dev demo demo-llama browser screenshots real real-sd prometheus inprocess agents clients test test-fast coverage chaos flood check fix wheel sbom audit lock bench bench-quick bench-peers clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -109,10 +109,25 @@ fix: $(VENV)/.dev ## Format, and fix what can be fixed
 wheel: $(VENV)/.demo ## Build the wheel into dist/
 	$(BIN)/uv build --quiet --wheel --offline --no-build-isolation --python $(BIN)/python --out-dir dist
 
+# Tools of their own, and what a user of the wheel has, each in an environment.
+.trust/.done: $(VENV)/.uv locks/trust.txt locks/run.txt
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .trust/tools
+	$(BIN)/uv pip sync --quiet --python .trust/tools/bin/python --require-hashes --only-binary :all: locks/trust.txt
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .trust/run
+	$(BIN)/uv pip sync --quiet --python .trust/run/bin/python --require-hashes --only-binary :all: locks/run.txt
+	@touch $@
+
+sbom: .trust/.done $(VENV)/.dev ## Write what a user installs, with licences, as CycloneDX into dist/; fails for a licence that is not allowed
+	PYTHONPATH=tests $(BIN)/python -m support.supply_chain sbom
+
+audit: .trust/.done $(VENV)/.dev ## Ask for known vulnerabilities of what a user installs; says loudly what it could not ask
+	PYTHONPATH=tests $(BIN)/python -m support.supply_chain audit
+
 lock: $(VENV)/.uv ## Resolve all dependencies anew: the only verb that does
 	$(COMPILE) --no-deps locks/uv.in -o locks/uv.txt
 	$(COMPILE) --no-deps locks/model.in -o locks/model.txt
 	$(COMPILE) --no-deps locks/helm.in -o locks/helm.txt
+	$(COMPILE) locks/trust.in -o locks/trust.txt
 	$(COMPILE) --no-deps locks/pip-oldest.in -o locks/pip-oldest.txt
 	$(COMPILE) --no-deps locks/pip-newest.in -o locks/pip-newest.txt
 	$(COMPILE) pyproject.toml --all-extras -o locks/dev.txt
@@ -142,4 +157,4 @@ bench-peers: $(VENV)/.uv ## Install what to measure against: $(PEERS)
 		{ tail -n 5 .bench/peers/$$each.log | tee .bench/peers/$$each.failed; }; done
 
 clean: ## Remove what the other verbs made
-	rm -rf $(VENV) dist .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage .build.log
+	rm -rf $(VENV) dist .bench .trust .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage .build.log

@@ -7,6 +7,7 @@ import sys
 import zipfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.installed import Installed, build_wheel, interpreter
@@ -32,8 +33,13 @@ EXTRAS = {
 }
 """Modules that only somebody with the extra imports, and what they miss without it."""
 IMPORT_ALL = """
-import importlib, json, pkgutil
+import importlib, json, pkgutil, sys
 missing = {}
+reached = []
+sys.addaudithook(
+    lambda event, args: event in ("socket.connect", "socket.getaddrinfo", "socket.sendto")
+    and reached.append(f"{event} {args[1:]}")
+)
 for top in ("contract", "outbound", "telemetry", "relay", "workers", "api_shim", "fleet"):
     package = importlib.import_module(top)
     for module in pkgutil.walk_packages(package.__path__, f"{top}."):
@@ -41,8 +47,9 @@ for top in ("contract", "outbound", "telemetry", "relay", "workers", "api_shim",
             importlib.import_module(module.name)
         except ModuleNotFoundError as error:
             missing[module.name] = error.name
-print(json.dumps(missing))
+print(json.dumps({"missing": missing, "reached": reached}))
 """
+"""Imports every module; prints which of them lack what, and what was asked of a network."""
 BACKENDS = {
     "local": ("local:///models/x", "llm-fleet[local-embed]"),
     "vertex": ("vertex://europe-west1?project=p", "llm-fleet[vertex]"),
@@ -63,9 +70,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     return Installed(tmp_path_factory.mktemp("installed"), wheel, sys.executable)
 
 
-def missing_modules(installed: Installed) -> dict[str, str]:
+def imported(installed: Installed) -> dict[str, Any]:
     said = installed.run(installed.python, "-c", IMPORT_ALL)
-    found: dict[str, str] = json.loads(said.stdout)
+    found: dict[str, Any] = json.loads(said.stdout)
     return found
 
 
@@ -82,7 +89,7 @@ def chat_and_embed(installed: Installed) -> tuple[str, int]:
 
 
 def test_every_module_imports_and_what_wants_an_extra_is_known(installed: Installed) -> None:
-    assert missing_modules(installed) == EXTRAS
+    assert imported(installed) == {"missing": EXTRAS, "reached": []}  # and no network is used
 
 
 def test_fleet_up_serves_a_chat_and_an_embedding(installed: Installed) -> None:
@@ -102,6 +109,36 @@ def test_every_file_of_the_page_is_in_the_wheel_and_no_test_of_it(wheel: Path) -
 
     assert page <= names
     assert [name for name in names if "axe" in Path(name).name] == []
+
+
+def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
+    packages = {"contract", "outbound", "telemetry", "relay", "workers", "api_shim", "fleet"}
+    names = [Path(name) for name in zipfile.ZipFile(wheel).namelist()]
+    kinds = {
+        ".py",
+        ".lua",
+        ".js",
+        ".css",
+        ".html",
+        ".json",
+        ".svg",
+        ".txt",
+        ".in",
+        ".toml",
+        ".md",
+        ".jinja",
+    }
+    odd = [
+        str(name)
+        for name in names
+        if name.parts[0] in packages
+        and name.suffix not in kinds
+        and name.name not in {"Procfile", "LICENSE", "py.typed"}
+    ]
+
+    assert {name.parts[0] for name in names} == {*packages, "llm_fleet-0.1.0.dist-info"}
+    assert odd == []
+    assert Path("llm_fleet-0.1.0.dist-info/licenses/LICENSE") in names
 
 
 def test_the_demo_plays(installed: Installed) -> None:
@@ -201,5 +238,5 @@ def test_another_python_runs_it(version: str, wheel: Path, tmp_path: Path) -> No
         pytest.skip(f"no Python {version} on this machine")
     installed = Installed(tmp_path, wheel, python)
 
-    assert missing_modules(installed) == EXTRAS
+    assert imported(installed)["missing"] == EXTRAS
     assert chat_and_embed(installed)[1] == 2

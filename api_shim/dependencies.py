@@ -91,8 +91,7 @@ class Dependencies:
         self.connection, self.reader = connection, reader
         bounds = QueueLimits(settings.webhook_queue, settings.webhook_tenant_queue)
         self.webhooks, self.deliveries = WebhookStore(connection), DeliveryQueue(connection, bounds)
-        self.queue = Queue(connection, self.webhooks.has)
-        self.records = Records(connection)
+        self.queue, self.records = Queue(connection, self.webhooks.has), Records(connection)
         self.followers = Followers(connection, is_ending=lambda: open_calls.is_shutting_down)
         self.log = Log(connection, reader, self.followers.job_ended)
         self.roster = RosterCache(
@@ -107,7 +106,8 @@ class Dependencies:
         self.audit_trail = AuditTrail(AuditLog(connection), self.records)
         self.open_calls, self.idempotency = open_calls, Idempotency(connection)
         self.ledger, self.limits = Ledger(connection), TenantLimits(connection)
-        self.dead_letters, self.unreadable = DeadLetters(connection), UnreadableMessages(connection)
+        self.dead_letters = DeadLetters(connection, self.webhooks.has)
+        self.unreadable = UnreadableMessages(connection)
         self.storage = Storage(settings.storage_url, settings.disk_reserve_bytes)
         self.redis_disk = RedisDisk(settings.redis_dir, settings.disk_reserve_bytes)
         self.files, self.batches = Files(connection), BatchStore(connection)

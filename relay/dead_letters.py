@@ -12,7 +12,7 @@ Each script may be run twice.
 import base64
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
@@ -89,11 +89,13 @@ class Retried(NamedTuple):
 class DeadLetters:
     """Lists, shows, retries and purges dead letters."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Use this connection."""
+    def __init__(
+        self, connection: Connection, has_webhooks: Callable[[str], bool] = lambda _: False
+    ) -> None:
+        """Use this connection; `has_webhooks`: whether a tenant has some, for retried jobs."""
         self._connection = connection
         self._records = Records(connection)
-        self._queue = Queue(connection)
+        self._queue = Queue(connection, has_webhooks)
         self._settlement = Settlement(connection)
 
     async def page(

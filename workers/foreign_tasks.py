@@ -34,6 +34,7 @@ from contract.wire import must_be_text, written
 from relay.connection import Connection
 from relay.dead_letters import UnreadableMessages
 from relay.queue import Queue
+from relay.webhooks.webhook_store import WebhookStore
 from telemetry.trace_context import context_of, working_for
 
 _log = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ class ForeignTasks:
     def __init__(self, connection: Connection) -> None:
         """Register through this connection."""
         self._connection = connection
-        self._queue = Queue(connection)
+        self._webhooks = WebhookStore(connection)
+        self._queue = Queue(connection, self._webhooks.has)
         self._unreadable = UnreadableMessages(connection)
 
     async def adopt(
@@ -94,6 +96,7 @@ class ForeignTasks:
         try:
             owner = _tenant(tenant)
             request = _request(kind, queue, fields)
+            await self._webhooks.recent()
             await self._queue.enqueue(request, queue=queue, tenant=owner, job_id=id)
         except RelayUnavailable:
             raise

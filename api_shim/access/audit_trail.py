@@ -22,7 +22,7 @@ from relay.records import Records
 
 _log = logging.getLogger(__name__)
 
-_RECORDED: Final = frozenset({"admin", "models:admin", "models:write"})
+_RECORDED: Final = frozenset({"admin", "models:admin", "models:write", "webhooks"})
 _READS: Final = ("GET ", "HEAD ")
 _EVERY_S: Final = 60.0
 _REMEMBERED: Final = 1000

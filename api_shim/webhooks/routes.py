@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Body, Path, Query, Response
+from starlette.requests import HTTPConnection
 
+from api_shim.access.audit_trail import note_subject
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Caller
 from api_shim.http.json_body import JsonRoute
@@ -60,6 +62,7 @@ _RETURNED: Final[Any] = {"description": "`secret` is shown this once."}
 )
 async def create(
     new: Annotated[NewWebhook, Body(openapi_examples=_EXAMPLES)],
+    connection: HTTPConnection,
     dependencies: Injected,
     caller: Caller,
 ) -> Response:
@@ -68,6 +71,7 @@ async def create(
     Other shims know it within two seconds; jobs that are enqueued later are announced there.
     """
     webhook, secret = await dependencies.webhooks.create(caller.name, new)
+    note_subject(connection.scope, webhook.id)
     return _issued(IssuedWebhook(**webhook.model_dump(), secret=secret), 201)
 
 

@@ -123,7 +123,8 @@ class Webhook(WireModel):
     tenant: str
     url: str | None = None
     """Null for `callbacks`."""
-    events: tuple[EventPattern, ...] = _USUAL
+    events: tuple[EventPattern, ...] = ()
+    """None for `callbacks`, which get the ends of their requests."""
     name: str = ""
     created_at: float
     disabled_at: float | None = None

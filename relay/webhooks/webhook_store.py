@@ -8,9 +8,11 @@ import asyncio
 import base64
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from secrets import token_bytes, token_hex
+from time import monotonic
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Never
 from uuid import uuid4
@@ -55,6 +57,7 @@ class WebhookStore:
         """Nothing is read yet."""
         self._connection = connection
         self.stored = StoredWebhooks()
+        self._refreshed_at = -math.inf
 
     async def watch(self) -> Never:
         """Refresh the copy periodically, in the background."""
@@ -65,9 +68,16 @@ class WebhookStore:
                 _log.debug("the webhooks stay as they were: %s", error)
             await asyncio.sleep(_EVERY_S)
 
+    async def recent(self) -> None:
+        """Refresh a copy that is more than two seconds old; raises RelayUnavailable."""
+        if monotonic() - self._refreshed_at > _EVERY_S:
+            await self.refresh()
+
     async def refresh(self) -> None:
         """Read the webhooks if they have changed; raises RelayUnavailable."""
+        begun_at = monotonic()
         revision, table = await self._connection.call(read_webhooks(self.stored.revision))
+        self._refreshed_at = begun_at
         if table is not None:
             self.stored = StoredWebhooks(revision, _by_tenant(table))
 

@@ -152,6 +152,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     ),
     "queues/withdraw": queues.withdraw(QUEUE, JOB),
     "queues/wake": queues.wake(QUEUE, 1),
+    "queues/forget": queues.forget(QUEUE, "w"),
     "queues/schedule": queues.schedule(QUEUE, "", "{}", "{}", None),
     "queues/unblock": queues.unblock(QUEUE, JOB, 1.0),
     "queues/survey": queues.survey([QUEUE], [1], 1, 1.0),

@@ -89,6 +89,8 @@ class JobSummary(WireModel):
     ended_at: float | None = None
     on_disconnect: OnDisconnect = "continue"
     """What to do with it when its last follower has left."""
+    busy_wait_s: float | None = None
+    """Seconds for which it is retried while its backend is busy; null: until its deadline."""
     worker: str | None = None
     """The worker that runs it, or ran it last."""
     dead_at: float | None = None

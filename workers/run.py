@@ -229,10 +229,9 @@ class Run:
         waited_s = now - record.ready_at
         busy_wait_s = None
         if isinstance(error, BackendBusy):
-            request = requested(self.job.request)
-            further = MovableJob.of(record, request)
+            further = MovableJob.of(record, requested(self.job.request))
             if further is None or waited_s > further.wait_s + _TO_MOVE_S:
-                busy_wait_s = request.busy_wait_s
+                busy_wait_s = record.busy_wait_s
         return TimeLeft(
             math.inf if record.deadline_at is None else record.deadline_at - now,
             math.inf if busy_wait_s is None else busy_wait_s,

@@ -70,6 +70,7 @@ def new_record(
         max_attempts=request.max_attempts,
         created_at=0.0,
         on_disconnect=request.on_disconnect,
+        busy_wait_s=request.busy_wait_s,
         retry_of=retry_of,
         not_before=request.not_before,
         after=tuple(dict.fromkeys(request.after or ())),
@@ -101,7 +102,11 @@ def new_job(
     now: float,
 ) -> tuple[NewJob, Arrival]:
     """What the scripts write of a job, and its place in the order; `now` is in unix seconds."""
-    body = encode(later.stored(request))
+    asked = later.stored(request)
+    if asked.busy_wait_s is not None:
+        # The record has it, so that workers of the version before can read the request.
+        asked = asked.model_copy(update={"busy_wait_s": None})
+    body = encode(asked)
     fields: dict[str, Argument] = to_hash(record, body)
     metadata = fields.get("metadata")
     size_bytes = len(body) + (len(metadata) if isinstance(metadata, str) else 0)

@@ -178,9 +178,9 @@ async def test_a_deadline_that_passes_between_two_tries_holds(
     async with own(redis_url, tmp_path, FLEET_REAP_S="0.2") as relay:
         frames = await run(relay, "scripted-story:fail=loading", deadline_s=1.0)
 
-        assert types(frames)[-2:] == ["queued", "failed"]
+        assert (types(frames)[2], types(frames)[-1]) == ("queued", "failed")
         assert frames[-1].event.code == "deadline_exceeded"
-        assert frames[-1].at - frames[0].at < 2.0
+        assert frames[-1].at - frames[0].at < 3.0
 
 
 async def test_a_job_does_not_wait_for_a_backend_beyond_its_deadline(fleet: Fleet) -> None:

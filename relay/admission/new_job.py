@@ -53,8 +53,7 @@ def new_record(
     is_told: bool,
 ) -> JobRecord:
     """The record of a new job; `policy` is for messages that name none, `is_told` for webhooks."""
-    trace, route = current_trace(), request.route
-    turn = turn_of(request, tenant.name, policy)
+    trace, route, turn = current_trace(), request.route, turn_of(request, tenant.name, policy)
     return JobRecord(
         id=job_id,
         v=VERSION,
@@ -73,8 +72,8 @@ def new_record(
         busy_wait_s=request.busy_wait_s,
         retry_of=retry_of,
         not_before=request.not_before,
-        after=tuple(dict.fromkeys(request.after or ())),
-        after_any=tuple(dict.fromkeys(request.after_any or ())),
+        after=_once(request.after),
+        after_any=_once(request.after_any),
         blocked=bool(request.after or request.after_any),
         webhook=family_of(request, is_told=is_told),
         callback_url=request.callback_url,
@@ -83,6 +82,10 @@ def new_record(
         conversation_policy=turn and turn.policy,
         metadata=request.metadata,
     )
+
+
+def _once(ids: tuple[str, ...] | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(ids or ()))
 
 
 def invalid_job(record: JobRecord) -> NewJob:

@@ -18,7 +18,15 @@ from uuid import uuid4
 import httpx
 
 from contract.events import AnyEvent
-from contract.jobs import DeadMessages, DeadPage, DeadPurged, DeadView, JobAccepted, JobPage
+from contract.jobs import (
+    DeadMessages,
+    DeadPage,
+    DeadPurged,
+    DeadView,
+    JobAccepted,
+    JobPage,
+    ScheduledPage,
+)
 from contract.models import PullRequest, RunningRequest
 from contract.redis_keys import JOB_ID_BEGINNING
 from contract.redis_keys import job_id as named
@@ -296,6 +304,12 @@ class AsyncClient(RosterClient):
         return decode(
             JobPage, await self._shims.request("GET", "/api/v1/jobs", params=_present(given))
         )
+
+    async def scheduled(self, limit: int = 50) -> ScheduledPage:
+        """Up to `limit` (at most 200) jobs that may not start yet, the next first."""
+        params = {"limit": limit}
+        answer = await self._shims.request("GET", "/api/v1/jobs/scheduled", params=params)
+        return decode(ScheduledPage, answer)
 
     async def dead(
         self,

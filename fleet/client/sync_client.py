@@ -174,6 +174,7 @@ class Client(Blocking):
     create = blocking_method(AsyncClient.create)
     running = blocking_method(AsyncClient.running)
     jobs = blocking_method(AsyncClient.jobs)
+    scheduled = blocking_method(AsyncClient.scheduled)
     dead = blocking_method(AsyncClient.dead)
     dead_letter = blocking_method(AsyncClient.dead_letter)
     purge_dead = blocking_method(AsyncClient.purge_dead)

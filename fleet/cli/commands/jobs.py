@@ -11,6 +11,7 @@ from contract.events import BEGINNING, EventId
 from contract.jobs import JobSummary, JobView
 from contract.requests import Kind
 from contract.result import Status
+from contract.roster import utc
 from contract.wire import WireModel, encode
 from fleet.cli.commands.options import All, Json, Newest, Raw, Timeout, Url
 from fleet.cli.event_printer import print_events
@@ -85,6 +86,36 @@ def _row(record: JobSummary) -> tuple[object, ...]:
         Id(record.id), record.status, record.queue, record.model, record.tries,
         Ago(record.created_at),
     )  # fmt: skip
+
+
+@app.command()
+def scheduled(
+    *,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=200, help="Number of jobs.")
+    ] = 50,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """List jobs that may not start yet, the next first, and what they wait for."""
+    run(_scheduled(limit, Terminal(json=json), url))
+
+
+async def _scheduled(limit: int, terminal: Terminal, url: str | None) -> Exit:
+    async with AsyncClient(url) as fleet:
+        found = await fleet.scheduled(limit)
+    columns = ("job", "waits for", "queue", "model", "tenant")
+    rows = [(Id(job.id), _obstacle(job), job.queue, job.model, job.tenant) for job in found.jobs]
+    terminal.print_rows(found.jobs, columns, rows)
+    if not (found.complete or terminal.json):
+        terminal.message(f"the first {len(found.jobs)} that were found; there are more")
+    return Exit.OK
+
+
+def _obstacle(job: JobSummary) -> str:
+    if job.blocked:
+        return ", ".join(parent[:8] for parent in (*job.after, *job.after_any))
+    return utc(job.not_before or 0.0)
 
 
 @app.command()

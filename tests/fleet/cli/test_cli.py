@@ -5,10 +5,12 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from support.up import DEADLINE_S, ROOT, Command, Up, environment
 
+from contract.roster import utc
 from fleet import Client
 from fleet.local.redis_server import free_port
 
@@ -157,3 +159,20 @@ def test_config_says_where_a_value_comes_from_and_hides_keys(fleet: Command) -> 
     assert "redis://h:1" in shown
     assert "sesame" not in shown
     assert "xyzzy" not in shown
+
+
+def test_what_is_scheduled_is_listed_by_its_time_with_what_it_waits_for(
+    up: Up, fleet: Command
+) -> None:
+    at = time.time() + 3600
+    job = fleet("chat", "later", *ECHO, "--at", f"{at:.0f}").stdout.strip()
+    with Client(up.url) as client:
+        messages = [{"role": "user", "content": "then"}]
+        child = client.enqueue("chat", model="scripted-echo", messages=messages, after=[job])
+        rows = fleet("jobs", "scheduled", "--json").stdout.splitlines()
+        told = fleet("jobs", "scheduled")
+        client.job(job).cancel()
+
+    assert [json.loads(row)["id"] for row in rows] == [job, child.id]
+    assert utc(float(f"{at:.0f}")) in told.stdout
+    assert job[:8] in told.stdout.splitlines()[-1]

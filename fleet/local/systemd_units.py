@@ -18,12 +18,24 @@ PrivateTmp=yes
 ProtectSystem=strict
 ProtectKernelTunables=yes
 ProtectKernelModules=yes
+ProtectKernelLogs=yes
 ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+RestrictNamespaces=yes
+RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+UMask=0077
 """
-"""What a user's own service manager may not be able to grant."""
+"""What a user's own service manager may not be able to grant. Devices stay: models in a worker's
+process may use a GPU; so does memory that is writable and executable: they compile code."""
 
 
 class Unit(NamedTuple):

@@ -61,6 +61,16 @@ def test_every_file_fits_the_official_schema(path: Path) -> None:
     assert [error.message for error in errors] == []
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_a_container_of_ours_has_no_rights_it_does_not_need(name: str) -> None:
+    service = services()[name]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]  # and Docker's seccomp profile
+    assert not {"privileged", "cap_add", "pid", "network_mode"} & service.keys()
+
+
 def test_the_schema_refuses_what_compose_does_not_know() -> None:
     document = read(BASE)
     document["services"]["shim"]["comand"] = []

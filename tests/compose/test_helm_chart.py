@@ -192,4 +192,18 @@ def test_probes_of_the_shim_do_not_depend_on_workers(tmp_path: Path) -> None:
 
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
-    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+@needs_helm
+def test_pods_have_no_rights_they_do_not_need(tmp_path: Path) -> None:
+    for deployment in of_kind(rendered(tmp_path, {}), "Deployment").values():
+        pod = deployment["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }

@@ -40,6 +40,20 @@ def test_systemd_accepts_every_unit(what: What, *, is_user: bool, tmp_path: Path
     assert of_ours == []
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+@pytest.mark.parametrize("what", get_args(What))
+def test_a_service_of_the_system_is_little_exposed(what: What, tmp_path: Path) -> None:
+    made = unit(what, program=Path(sys.executable), options="", is_user=False)
+    path = tmp_path / made.name.replace("@.", "@box.")
+    path.write_text(made.text)
+    told = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=25", str(path)],
+        capture_output=True, text=True, check=False, env={"PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+
+    assert told.returncode == 0, told.stdout  # 2.5 of 10: devices and the network are what is left
+
+
 @pytest.mark.parametrize(("what", "is_user"), EACH)
 def test_a_stop_leaves_time_to_drain_and_ends_the_main_process_first(
     what: What, *, is_user: bool

@@ -36,6 +36,7 @@ class StandIn:
         self._reconciler = Reconciler(connection)
         self._maintainer = Maintainer(connection, process)
         self._every_s = connection.settings.reap_s
+        self._passing_over = connection.passing_over
 
     async def run(self) -> Never:
         """Check every FLEET_REAP_S, until cancelled; while a worker maintains, in one command."""
@@ -56,7 +57,8 @@ class StandIn:
         if await self._roster.workers():
             await self._maintainer.release()
         elif await self._maintainer.acquire():
-            await self._leases.reap()
+            with self._passing_over("a lease"):
+                await self._leases.reap()
             await self._reconciler.reconcile()
 
     async def _resign(self) -> None:

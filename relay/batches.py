@@ -232,8 +232,18 @@ class BatchStore:
         await self._connection.command("DEL", redis_keys.batch(batch.id))
 
     async def _found(self, ids: Sequence[str]) -> list[Batch | None]:
-        answers = await self._connection.pipeline([("HGETALL", redis_keys.batch(id)) for id in ids])
-        return [batch_of(fields) if b"id" in fields else None for fields in answers]
+        answers = await self._fields(ids)
+        return [self._read(id, fields) for id, fields in zip(ids, answers, strict=True)]
+
+    async def _fields(self, ids: Sequence[str]) -> list[Hash | None]:
+        """The fields of records, empty for one that is gone; None for another type of key."""
+        return await self._connection.replies([("HGETALL", redis_keys.batch(id)) for id in ids])
+
+    def _read(self, batch_id: str, fields: Hash | None) -> Batch | None:
+        if fields is not None and b"id" in fields:
+            with self._connection.passing_over(f"batch {batch_id}"):
+                return batch_of(fields)
+        return None
 
     async def cancel(self, batch: Batch) -> Batch:
         """Cancel a batch; may be repeated.
@@ -255,10 +265,12 @@ class BatchStore:
         ids = await self._connection.command(
             "ZRANGEBYSCORE", redis_keys.BATCHES, "-inf", now, "LIMIT", 0, limit
         )
-        found = await self._found([id.decode() for id in ids])
-        gone = [id for id, batch in zip(ids, found, strict=True) if batch is None]
+        names = [id.decode(errors="replace") for id in ids]
+        answers = await self._fields(names)
+        gone = [id for id, fields in zip(ids, answers, strict=True) if fields == {}]
         if gone:
             await self._connection.command("ZREM", redis_keys.BATCHES, *gone)
+        found = (self._read(id, fields) for id, fields in zip(names, answers, strict=True))
         return [batch for batch in found if batch]
 
     async def take(self, batch: Batch) -> BatchLease | None:
@@ -336,7 +348,7 @@ class BatchStore:
     async def parts(self, batch_id: str) -> list[str]:
         """Names of the committed parts, in order of their commits; raises RelayUnavailable."""
         found = await self._connection.command("LRANGE", redis_keys.batch_parts(batch_id), 0, -1)
-        return [name.decode() for name in found]
+        return [name.decode(errors="replace") for name in found]
 
     async def commit(self, lease: BatchLease, part: BatchPart) -> bool:
         """List a part that is stored, and mark its rows; false if the lease is lost.

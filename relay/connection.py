@@ -28,7 +28,13 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool, parse_u
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import (
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from contract.errors import RelayFull, RelayUnavailable
@@ -242,6 +248,15 @@ class Connection:
         if what not in self._passed_over and len(self._passed_over) < _MOST_NAMED:
             self._passed_over.add(what)
             _log.warning("%s is passed over: %s", what, error)
+
+    @contextmanager
+    def passing_over(self, what: str) -> Generator[None]:
+        """End the block, and log why, if it finds what the fleet has not written so."""
+        try:
+            yield
+        except (WrongKeyType, ResponseError, ValueError, LookupError, TypeError) as error:
+            # A ResponseError is a script's, over a value that is no number.
+            self.pass_over(what, error)
 
     async def call(self, call: ScriptCall[T]) -> T:
         """Run a script and return its result; raises RelayUnavailable."""

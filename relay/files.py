@@ -28,6 +28,7 @@ _UNCLAIMED: Final = 1000
 _TENANT: Final = 0
 _ALL: Final = -1
 _INDEX: Final = (redis_keys.STORED, redis_keys.FILE_SIZES, redis_keys.FILE_BYTES)
+_GONE: Final = [None, None, None]
 _PAGE: Final = 100
 _FULL_S: Final = 60.0
 _LONGEST_SCAN: Final = 10_000
@@ -102,8 +103,9 @@ class Files:
         gone: list[str] = []
         for at in range(start, start + _LONGEST_SCAN, _PAGE):
             ids = await ids_from(self._connection, index, at, _PAGE, order)
-            records = await self._found(ids)
-            gone += [id for id, file in zip(ids, records, strict=True) if file is None]
+            fields = await self._fields(ids)
+            gone += [id for id, each in zip(ids, fields, strict=True) if each == _GONE]
+            records = (self._read(id, each) for id, each in zip(ids, fields, strict=True))
             found += [file for file in records if file and purpose in {None, file.purpose}]
             if len(found) > limit or len(ids) < _PAGE:
                 break
@@ -112,10 +114,20 @@ class Files:
         return FilePage(files=tuple(found[:limit]), has_more=len(found) > limit)
 
     async def _found(self, ids: Sequence[str]) -> list[StoredFile | None]:
-        answers = await self._connection.pipeline(
+        answers = await self._fields(ids)
+        return [self._read(id, each) for id, each in zip(ids, answers, strict=True)]
+
+    async def _fields(self, ids: Sequence[str]) -> list[list[bytes | None] | None]:
+        """The fields of records, `_GONE` for one that is; None for another type of key."""
+        return await self._connection.replies(
             [("HMGET", redis_keys.file(id), "json", "created_at", "expires_at") for id in ids]
         )
-        return [_file(answer) for answer in answers]
+
+    def _read(self, file_id: str, fields: list[bytes | None] | None) -> StoredFile | None:
+        if fields is not None:
+            with self._connection.passing_over(f"file {file_id}"):
+                return _file(fields)
+        return None
 
     async def keep(self, name: str, keep_s: float = WRITING_S) -> None:
         """Do not delete this name in the storage for `keep_s` seconds; raises RelayUnavailable."""
@@ -188,7 +200,7 @@ async def ids_from(
     """Up to `count` members of a sorted set from a rank on; raises RelayUnavailable."""
     words: list[Argument] = ["ZRANGE", index, start, start + count - 1]
     members = await connection.command(*words, *(["REV"] if order == "desc" else []))
-    return [member.decode() for member in members]
+    return [member.decode(errors="replace") for member in members]
 
 
 def stored_name(file_id: str) -> str:
@@ -288,4 +300,4 @@ def _reserved(reply: Any) -> tuple[int, int]:
 
 
 def _names(reply: Any) -> list[str]:
-    return [name.decode() for name in reply]
+    return [name.decode(errors="replace") for name in reply]

@@ -138,7 +138,7 @@ class Followers:
             "ZRANGEBYSCORE", redis_keys.FOLLOWED, "-inf", f"{self._connection.now():.6f}",
             "LIMIT", 0, _AT_ONCE,
         )  # fmt: skip
-        return sum([await self._cancel_if_left(id.decode()) for id in due])
+        return sum([await self._cancel_if_left(id.decode(errors="replace")) for id in due])
 
     async def _add(self, job_id: str) -> None:
         local = self._jobs.setdefault(job_id, _LocalFollowers())
@@ -259,4 +259,4 @@ def _seconds(reply: Any) -> float | None:
 
 
 def _ids(reply: Any) -> list[str]:
-    return [job_id.decode() for job_id in reply]
+    return [job_id.decode(errors="replace") for job_id in reply]

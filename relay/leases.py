@@ -176,10 +176,14 @@ class Leases:
             await self._forget(queue, worker)
             flat = await self._connection.command("HGETALL", redis_keys.holders(queue))
             for id, text in flat.items():
-                holder = Holder.parse(text.decode())
+                holder = Holder.parse(text.decode(errors="replace"))
                 if holder.worker == worker:
                     moved += await self.hand_over(
-                        queue, id.decode(), holder.attempt, reason="its worker died", counts=True
+                        queue,
+                        id.decode(errors="replace"),
+                        holder.attempt,
+                        reason="its worker died",
+                        counts=True,
                     )
         return moved
 
@@ -224,7 +228,7 @@ class Leases:
         unused: Any = await self._connection.command(
             "ZRANGEBYSCORE", redis_keys.QUEUES, "-inf", f"({long_ago:.3f}"
         )
-        found = {member.decode() for member in unused}
+        found = {member.decode(errors="replace") for member in unused}
         for at in range(0, len(names), _ASKED_AT_ONCE):
             some = names[at : at + _ASKED_AT_ONCE]
             if await self._connection.command("EXISTS", *(k for q in some for k in _held_in(q))):
@@ -287,7 +291,7 @@ class Leases:
 
     async def _queues(self) -> list[str]:
         members: Any = await self._connection.command("ZRANGE", redis_keys.QUEUES, 0, -1)
-        return sorted(member.decode() for member in members)
+        return sorted(member.decode(errors="replace") for member in members)
 
 
 def _held_in(queue: str) -> list[str]:

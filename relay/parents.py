@@ -105,14 +105,14 @@ class Parents:
             )  # fmt: skip
             if not due:
                 break
-            settled += await self._look([child.decode() for child in due])
+            settled += await self._look([child.decode(errors="replace") for child in due])
         return settled
 
     async def _note_ended_parents(self) -> None:
         """Have the children of parents that have ended looked at now."""
         ended = await self._connection.command("ZRANGE", redis_keys.PARENTS, 0, _AT_ONCE - 1)
         for parent in ended:
-            key = redis_keys.children(parent.decode())
+            key = redis_keys.children(parent.decode(errors="replace"))
             some = await self._connection.command("SRANDMEMBER", key, _MOST_A_PASS)
             if not some:
                 await self._connection.command("ZREM", redis_keys.PARENTS, parent)

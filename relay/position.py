@@ -72,7 +72,7 @@ class Positions:
             ]
         )
         if rank is not None:
-            rate, pause = self.rate(counts), pause_in((why or b"").decode())
+            rate, pause = self.rate(counts), pause_in((why or b"").decode(errors="replace"))
             if pause is not None:
                 return paused(rank + 1, rate, pause, self._connection.now())
             return behind(await self._earlier_turn(record), placed(rank + 1, rate))
@@ -89,7 +89,7 @@ class Positions:
             return ""
         key = redis_keys.turns(conversation_id(record.tenant, record.conversation))
         members: Any = await self._connection.command("LRANGE", key, 0, _TURNS_READ)
-        ids = [member.decode() for member in members]
+        ids = [member.decode(errors="replace") for member in members]
         before = ids[: ids.index(record.id)] if record.id in ids else ids
         states = await self._connection.call(statuses(before)) if before else []
         live = (id for id, status in zip(before, states, strict=True) if status in _LIVE)
@@ -111,7 +111,8 @@ class Positions:
     def rate(self, counts: Sequence[bytes | None]) -> float | None:
         """Jobs that end a second, over the minutes in which any did; None if none did."""
         now = self._connection.now()
-        ended = [(back, int(count)) for back, count in enumerate(counts[:_MINUTES]) if count]
+        recent = enumerate(counts[:_MINUTES])
+        ended = [(back, int(count)) for back, count in recent if count and count.isdigit()]
         if not ended:
             return None
         elapsed_s = max(_LEAST_S, now % 60 + 60 * max(back for back, _ in ended))
@@ -124,7 +125,7 @@ class Positions:
         """
         members = await self._connection.command("ZRANGE", redis_keys.QUEUES, 0, -1)
         served = {queue.name for worker in workers for queue in worker.queues}
-        queues = sorted(served | {member.decode() for member in members})
+        queues = sorted(served | {member.decode(errors="replace") for member in members})
         answers = await self._connection.pipeline(
             [words for queue in queues for words in self._view_commands(queue)]
         )
@@ -144,7 +145,7 @@ class Positions:
         Two commands, and one more for each 200 queues. Raises RelayUnavailable.
         """
         members = await self._connection.command("ZRANGE", redis_keys.QUEUES, 0, -1)
-        queues = sorted({*served, *(member.decode() for member in members)})
+        queues = sorted({*served, *(member.decode(errors="replace") for member in members)})
         this_minute = math.floor(self._connection.now() / 60)
         minutes = [this_minute - back for back in range(SURVEYED_MINUTES)]
         groups = await self._connection.calls(
@@ -173,7 +174,7 @@ class Positions:
         return [
             view.model_copy(
                 update={
-                    "windows": schedule_in((text or b"").decode()).windows,
+                    "windows": schedule_in((text or b"").decode(errors="replace")).windows,
                     "scheduled": count,
                 }
             )
@@ -208,7 +209,7 @@ class Positions:
             workers=len(reports),
             drain_per_s=rate,
             eta_s=round(depth / rate, 1) if rate and not why else None,
-            paused=pause_in((why or b"").decode()),
+            paused=pause_in((why or b"").decode(errors="replace")),
         )
 
 

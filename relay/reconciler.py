@@ -62,15 +62,26 @@ class Reconciler:
 
     async def reconcile(self) -> int:
         """Run one pass. Returns how many jobs were given back; raises RelayUnavailable."""
-        await self._end_what_is_too_late()
-        await self._forget_what_has_expired()
-        await self._followers.cancel_abandoned()
-        await self._idempotency.renew()
-        await self._parents.keep()
-        await self._settlement.settle(self._connection.settings.reap_s / 2)
-        await self._limits.release_abandoned()
-        self.moved = await self._moves.move_waiting()
-        return await self._restore_what_was_lost()
+        passing_over, restored = self._connection.passing_over, 0
+        with passing_over("a deadline"):
+            await self._end_what_is_too_late()
+        with passing_over("what has expired"):
+            await self._forget_what_has_expired()
+        with passing_over("a job that nobody follows"):
+            await self._followers.cancel_abandoned()
+        with passing_over("an idempotency key"):
+            await self._idempotency.renew()
+        with passing_over("a job that waits for others"):
+            await self._parents.keep()
+        with passing_over("the usage of a tenant"):
+            await self._settlement.settle(self._connection.settings.reap_s / 2)
+        with passing_over("a reservation"):
+            await self._limits.release_abandoned()
+        with passing_over("a job with an alias"):
+            self.moved = await self._moves.move_waiting()
+        with passing_over("a live job"):
+            restored += await self._restore_what_was_lost()
+        return restored
 
     async def _end_what_is_too_late(self) -> None:
         now = f"{self._connection.now():.6f}"
@@ -78,12 +89,12 @@ class Reconciler:
             "ZRANGEBYSCORE", redis_keys.DEADLINES, "-inf", now, "LIMIT", 0, _AT_ONCE
         )
         for id in passed:
-            job = await self._records.state(id.decode())
+            job = await self._records.state(id.decode(errors="replace"))
             if job is None:
                 await self._connection.command("ZREM", redis_keys.DEADLINES, id)
             else:
                 error = DeadlineExceeded("its deadline passed before it was done")
-                await self._leases.end(job.queue, id.decode(), error)
+                await self._leases.end(job.queue, id.decode(errors="replace"), error)
 
     async def _forget_what_has_expired(self) -> None:
         for index in (redis_keys.RECENT, redis_keys.DEAD):
@@ -105,7 +116,7 @@ class Reconciler:
     async def _forget_from(self, index: str, start: int) -> int:
         """Remove the expired jobs of one part of a list. Returns how many jobs of it remain."""
         ids = await self._connection.command("ZRANGE", index, start, start + _AT_ONCE - 1)
-        keys = [redis_keys.record(id.decode()) for id in ids]
+        keys = [redis_keys.record(id.decode(errors="replace")) for id in ids]
         if not keys or await self._connection.command("EXISTS", *keys) == len(keys):
             return len(keys)
         there = await self._connection.pipeline([("EXISTS", key) for key in keys])
@@ -128,7 +139,7 @@ class Reconciler:
 
     async def _found(self, ids: Sequence[bytes]) -> list[tuple[str, str]]:
         """Jobs with their queues: no more of a record, which may have a request of megabytes."""
-        job_ids = [id.decode() for id in ids]
+        job_ids = [id.decode(errors="replace") for id in ids]
         queues = await self._connection.replies(
             [("HGET", redis_keys.record(job_id), "queue") for job_id in job_ids]
         )
@@ -136,7 +147,9 @@ class Reconciler:
         if gone:
             await self._connection.command("ZREM", redis_keys.LIVE, *gone)
         pairs = zip(job_ids, queues, strict=True)
-        return [(job_id, queue.decode()) for job_id, queue in pairs if queue is not None]
+        return [
+            (job_id, queue.decode(errors="replace")) for job_id, queue in pairs if queue is not None
+        ]
 
     async def _restore(self, job_id: str) -> bool:
         job = await self._records.state(job_id)

@@ -208,7 +208,7 @@ class Records:
     def _state(found: Sequence[Any]) -> JobState:
         queue, status, attempt, created_at, facts, not_before, blocked = found
         return JobState(
-            queue.decode(),
+            queue.decode(errors="replace"),
             status.decode(),
             int(attempt),
             float(created_at),
@@ -298,8 +298,8 @@ class Records:
         found = await self._connection.replies(
             [
                 (
-                    "ZRANGEBYSCORE", redis_keys.delayed(queue.decode()), f"({now:.3f}", "+inf",
-                    "WITHSCORES", "LIMIT", 0, of_each,
+                    "ZRANGEBYSCORE", redis_keys.delayed(queue.decode(errors="replace")),
+                    f"({now:.3f}", "+inf", "WITHSCORES", "LIMIT", 0, of_each,
                 )
                 for queue in queues
             ]
@@ -370,8 +370,10 @@ def _no_job(job_id: str) -> JobNotFound:
 
 def _scored(flat: list[Any]) -> list[tuple[str, float]]:
     if flat and isinstance(flat[0], (tuple, list)):
-        return [(member.decode(), float(score)) for member, score in flat]
-    return [(m.decode(), float(s)) for m, s in zip(flat[::2], flat[1::2], strict=True)]
+        return [(member.decode(errors="replace"), float(score)) for member, score in flat]
+    return [
+        (m.decode(errors="replace"), float(s)) for m, s in zip(flat[::2], flat[1::2], strict=True)
+    ]
 
 
 def _matches(record: JobRecord, **wanted: str | None) -> bool:
@@ -434,4 +436,4 @@ def _matching(index: str, prefix: str, first: int, last: int) -> ScriptCall[tupl
 
 def _matches_of(reply: Any) -> tuple[int, list[str]]:
     count, *ids = reply
-    return count, [id.decode() for id in ids]
+    return count, [id.decode(errors="replace") for id in ids]

@@ -152,13 +152,15 @@ class RosterStore:
             ]
         )
         workers = await self._reports(members)
-        absent = {queue.decode(): float(at) for queue, at in pairs(seen).items()}
+        absent = {queue.decode(errors="replace"): float(at) for queue, at in pairs(seen).items()}
         for queue in consumed(workers):
             absent.pop(queue, None)
         return Roster(workers, await self._absent(absent))
 
     async def _reports(self, members: Iterable[bytes]) -> list[WorkerReport]:
-        keys = [redis_keys.worker_report(member.decode()) for member in sorted(members)]
+        keys = [
+            redis_keys.worker_report(member.decode(errors="replace")) for member in sorted(members)
+        ]
         if not keys:
             return []
         reports = await self._connection.command("MGET", *keys)
@@ -192,7 +194,9 @@ def _known(report: BackendReport, worker: WorkerReport) -> KnownBackend:
 def _recalled(fields: Mapping[bytes, Any], seen_at: Mapping[str, float]) -> KnownBackend | None:
     """A known backend with those of its queues that are in `seen_at`; None if it cannot be read."""
     slots = {
-        queue: int(count) for name, count in fields.items() if (queue := name.decode()) in seen_at
+        queue: int(count)
+        for name, count in fields.items()
+        if (queue := name.decode(errors="replace")) in seen_at
     }
     text = fields.get(_BACKEND.encode())
     if not slots or text is None:

@@ -123,7 +123,10 @@ class Maintenance:
                 await asyncio.sleep(1.0)
 
     async def _reap_once(self) -> None:
-        expired, restored = await self._leases.reap(), await self._reconciler.reconcile()
+        expired = 0
+        with self._connection.passing_over("a lease"):
+            expired = await self._leases.reap()
+        restored = await self._reconciler.reconcile()
         self._metrics.on_handed_over("lease_expired", expired)
         self._metrics.on_handed_over("restored", restored)
         self._metrics.on_handed_over("fallback", self._reconciler.moved)

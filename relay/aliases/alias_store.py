@@ -104,7 +104,7 @@ def _aliases(table: Hash) -> dict[str, Alias]:
         if field.startswith(_MARK.encode()):
             # A newer version may have written what this one cannot read.
             with suppress(ValidationError):
-                found[field.decode().removeprefix(_MARK)] = decode(Alias, text)
+                found[field.decode(errors="replace").removeprefix(_MARK)] = decode(Alias, text)
     return found
 
 
@@ -131,4 +131,4 @@ def change_alias(known: str, revision: str, field: str, json: bytes) -> ScriptCa
 
 def _read_table(reply: Any) -> tuple[str, Hash | None]:
     revision, *table = reply
-    return revision.decode(), pairs(table[0]) if table else None
+    return revision.decode(errors="replace"), pairs(table[0]) if table else None

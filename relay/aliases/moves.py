@@ -186,7 +186,7 @@ class Moves:
         if not due:
             return 0
         workers = await self._roster.workers()
-        return sum([await self._move_waiting(id.decode(), workers) for id in due])
+        return sum([await self._move_waiting(id.decode(errors="replace"), workers) for id in due])
 
     async def _move_waiting(self, job_id: str, workers: Collection[WorkerReport]) -> bool:
         job = await self._movable(job_id)

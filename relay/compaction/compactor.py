@@ -65,7 +65,9 @@ class Compactor:
         now = asyncio.get_running_loop().time
         until = now() + seconds
         while (began := now()) < until:
-            is_busy = self._after_s > 0 and await self.compact_some(until)
+            is_busy = False
+            with self._connection.passing_over("a log to compact"):
+                is_busy = self._after_s > 0 and await self.compact_some(until)
             left_s = until - now()
             await asyncio.sleep(min(left_s, _PAUSES * (now() - began)) if is_busy else left_s)
 
@@ -103,7 +105,7 @@ class Compactor:
         ids = await self._connection.command(
             "ZRANGEBYSCORE", redis_keys.UNCOMPACTED, "-inf", f"{now:.3f}", "LIMIT", 0, _PAGE
         )
-        return [id.decode() for id in ids]
+        return [id.decode(errors="replace") for id in ids]
 
     async def _created(self, now: float) -> tuple[list[str], str | None]:
         """The next jobs by creation, and the cursor that follows them."""
@@ -117,10 +119,10 @@ class Compactor:
             await self._connection.command("ZSCORE", redis_keys.RECENT, ids[-1]) if ids else None
         )
         if score is None:
-            return [id.decode() for id in ids], None
+            return [id.decode(errors="replace") for id in ids], None
         last = repr(float(score))
         same = await self._connection.command("ZRANGEBYSCORE", redis_keys.RECENT, last, last)
-        return [id.decode() for id in dict.fromkeys([*ids, *same])], last
+        return [id.decode(errors="replace") for id in dict.fromkeys([*ids, *same])], last
 
     async def _looked_at(self, ids: Iterable[str]) -> list[_Job]:
         """Those of the jobs that exist."""
@@ -133,7 +135,7 @@ class Compactor:
         replies = await self._connection.pipeline(commands)
         return [
             _Job(
-                id.decode(),
+                id.decode(errors="replace"),
                 status.decode(),
                 (ended_at or b"").decode(),
                 done is not None,

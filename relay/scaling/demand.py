@@ -68,7 +68,7 @@ class DemandReader:
         members = await self._connection.command("ZRANGE", redis_keys.QUEUES, 0, -1)
         served = {queue.name for worker in roster.workers for queue in worker.queues}
         known = {queue for each in roster.known for queue in each.slots}
-        return sorted(served | known | {member.decode() for member in members})
+        return sorted(served | known | {member.decode(errors="replace") for member in members})
 
     async def read(self, queues: Sequence[str], roster: Roster) -> Demand:
         """The demand of these queues; one that does not exist wants no worker.
@@ -100,7 +100,9 @@ class DemandReader:
             _Counts(
                 waiting=backlog + delayed + others,
                 running=len(holders),
-                holders=frozenset(Holder.parse(each.decode()).worker for each in holders),
+                holders=frozenset(
+                    Holder.parse(each.decode(errors="replace")).worker for each in holders
+                ),
                 is_paused=bool(is_paused),
             )
             for (backlog, delayed, holders, is_paused), others in zip(rows, foreign, strict=True)

@@ -109,7 +109,7 @@ class QueuePauses:
         keys = [redis_keys.schedule(name) for name in names]
         found = await self._connection.command("MGET", *keys) if keys else []
         return {
-            name: schedule_in((text or b"").decode()).windows
+            name: schedule_in((text or b"").decode(errors="replace")).windows
             for name, text in zip(names, found, strict=True)
         }
 
@@ -139,7 +139,7 @@ class QueuePauses:
     ) -> QueuePause | None:
         for _ in range(_TRIES):
             text = await self._connection.command("GET", redis_keys.schedule(queue))
-            seen, now = (text or b"").decode(), await self._now()
+            seen, now = (text or b"").decode(errors="replace"), await self._now()
             new = change(_without_old_pause(schedule_in(seen), now), now)
             wanted = pause_at(new, now)
             if await self._apply(queue, seen, new.text, wanted):

@@ -328,8 +328,8 @@ def _counts(queue: str, row: Sequence[Any]) -> QueueCounts:
         0 if fields is None else fields.get(b"tokens", 0),
         None if fields is None else _by_tenant(fields),
         ended,
-        (why or b"").decode(),
-        (schedule or b"").decode(),
+        (why or b"").decode(errors="replace"),
+        (schedule or b"").decode(errors="replace"),
         scheduled,
     )
 
@@ -380,7 +380,7 @@ def _place(reply: Any) -> Place:
 
 def _woken(reply: Any) -> Woken:
     missing, why, schedule = reply
-    return Woken(int(missing), why.decode(), schedule.decode())
+    return Woken(int(missing), why.decode(errors="replace"), schedule.decode(errors="replace"))
 
 
 def _picked(reply: Any) -> Picked | NothingYet | None:
@@ -407,7 +407,7 @@ def _text(reply: Any) -> str | None:
 
 def _lost(reply: Any) -> tuple[float, list[str]]:
     now, *lost = reply
-    return float(now), [job_id.decode() for job_id in lost]
+    return float(now), [job_id.decode(errors="replace") for job_id in lost]
 
 
 def _with_holders(reply: Any) -> list[tuple[str, str]]:

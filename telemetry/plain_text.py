@@ -30,7 +30,7 @@ _CONTROLS: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 )
 _RAW_IN_JSON: Final = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-_SOCKET: Final = r"\(\s*'[^'\s]{1,255}',\s*\d{1,5}(?:,\s*\d+,\s*\d+)?\s*\)"
+_SOCKET: Final = r" ?\(\s*'[^'\s]{1,255}',\s*\d{1,5}(?:,\s*\d+,\s*\d+)?\s*\)"
 """A socket's address as Python writes it: `('10.0.0.5', 11434)`."""
 
 
@@ -77,7 +77,7 @@ def without_addresses(text: str, addresses: Iterable[str], name: str) -> str:
 
 
 def _shown(found: str, name: str) -> str:
-    return "" if found.startswith("(") else name
+    return "" if found.lstrip().startswith("(") else name
 
 
 @lru_cache(256)

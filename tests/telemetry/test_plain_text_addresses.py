@@ -12,8 +12,8 @@ SAID = {
         "Cannot connect to host box ssl:default [no route]"
     ),
     "HTTP://GPU-1.Internal:8000 is gone.": "box is gone.",
-    "Connect call failed ('10.0.0.7', 11434)": "Connect call failed ",
-    "Connect call failed ('fe80::1', 1, 0, 2), and more": "Connect call failed , and more",
+    "Connect call failed ('10.0.0.7', 11434)": "Connect call failed",
+    "Connect call failed ('fe80::1', 1, 0, 2), and more": "Connect call failed, and more",
     "/srv/models/qwen.gguf is no model": "box is no model",
     "no certificate for 'gpu-1.internal'": "no certificate for 'box'",
 }

@@ -38,8 +38,8 @@ from relay.connection import Connection
 PROXIED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 """Headers that a proxy adds."""
 _REMEDY: Final = (
-    "send an API key as `Authorization: Bearer flk_...` (FLEET_API_KEY, or --api-key @FILE, for `fleet`); "
-    "an admin creates one with `fleet keys create`"
+    "send an API key as `Authorization: Bearer flk_...` (FLEET_API_KEY, or --api-key @FILE, for "
+    "`fleet`); an admin creates one with `fleet keys create`"
 )
 
 _NOTE_USES_S: Final = 60.0

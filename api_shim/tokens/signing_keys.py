@@ -158,12 +158,10 @@ def _usable(found: Mapping[str, Any]) -> dict[str, SigningKey]:
 
 def _key(found: Mapping[str, Any]) -> SigningKey | None:
     """A public key; None for one that is symmetric, weak, for something else, or not valid."""
-    if found.get("use", "sig") != "sig" or found.get("crv") not in _CURVES.get(
-        found.get("kty"), frozenset()
-    ):
-        return None
     with suppress(JoseError, ValueError, TypeError, KeyError), warnings.catch_warnings():
         warnings.simplefilter("ignore", SecurityWarning)  # weak keys are refused below
+        if found.get("use", "sig") != "sig" or found.get("crv") not in _CURVES[found["kty"]]:
+            return None
         key = JWKRegistry.import_key({**found})
         if isinstance(key, RSAKey) and key.public_key.key_size not in _RSA_BITS:
             return None

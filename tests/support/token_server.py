@@ -21,6 +21,8 @@ class Issuer:
     def __init__(self, url: str) -> None:
         self.url = url
         self.keys: list[ECKey | RSAKey] = [ec_key("first")]
+        self.listed: list[Any] | None = None
+        """What it says its keys are, in place of them."""
         self.problem: str | None = None
         self.asked = 0
         """How often its keys were fetched."""
@@ -68,7 +70,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/keys":
             issuer.asked += 1
             keys = [] if issuer.problem == "no keys" else issuer.keys
-            found: dict[str, Any] = {"keys": [key.as_dict(private=False) for key in keys]}
+            told = issuer.listed or [key.as_dict(private=False) for key in keys]
+            found: dict[str, Any] = {"keys": told}
         else:
             found = {"issuer": issuer.url, "jwks_uri": f"{issuer.url}/keys"}
         self._answer(json.dumps(found).encode())

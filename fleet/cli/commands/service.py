@@ -1,7 +1,9 @@
 """`fleet service` and `fleet redis`: files for who runs a fleet: systemd's units, Redis's users."""
 
 import secrets
+import shlex
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +11,7 @@ import typer
 
 from contract.errors import InvalidRequest
 from fleet.atomic_file import whole
-from fleet.cli.commands.options import Json
+from fleet.cli.commands.options import Json, backend_given
 from fleet.cli.exit_codes import Exit, run
 from fleet.cli.terminal import Terminal
 from fleet.local.systemd_units import What, folder, unit
@@ -36,6 +38,9 @@ def install(
     ] = "",
 ) -> None:
     """Write the unit, and print the commands that start it; settings go into fleet.env."""
+    for flag, value in pairwise(shlex.split(options.replace("--backend=", "--backend "))):
+        if flag == "--backend":
+            backend_given(value)  # refuses one with a key: every user can read a unit
     interpreter = Path(sys.executable)
     program = interpreter.with_name("fleet") if what == "up" else interpreter
     made = unit(what, program=program, options=options, is_user=user)

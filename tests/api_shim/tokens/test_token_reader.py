@@ -138,6 +138,8 @@ async def test_tokens_that_nobody_signed_are_refused(issuer: Issuer) -> None:
         "its own key": _with_own_key(issuer),
         "unknown algorithm": f"{part({'alg': ['ES256'], 'kid': 'first'})}.{claims}.{signature}",
         "critical": f"{part({'alg': 'ES256', 'crit': ['b64']})}.{claims}.{signature}",
+        "of another type": f"{part({'alg': 'RS256', 'kid': 'first'})}.{claims}.{signature}",
+        "for another curve": f"{part({'alg': 'EdDSA', 'kid': 'first'})}.{claims}.{signature}",
         "kid of another type": f"{part({'alg': 'ES256', 'kid': {'a': 1}})}.{claims}.{signature}",
         "no signature": f"{head}.{claims}.",
         "no JSON": f"ey{'A' * 40}.{claims}.{signature}",
@@ -258,3 +260,30 @@ async def test_the_configuration_of_another_issuer_is_not_taken(issuer: Issuer) 
 def test_settings_that_are_not_safe_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidSetting, match=words):
         TokenSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        {"kty": "oct", "k": "c2VjcmV0", "kid": "first"},
+        {"kty": ["RSA"]},
+        {"kty": "EC", "crv": {"a": 1}},
+        {"kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA", "kid": "first"},
+        {"kty": "RSA", "n": "", "e": "", "kid": "first"},
+        {"kty": "RSA", "n": 5, "e": None, "use": "enc"},
+        {},
+        7,
+        None,
+    ],
+    ids=repr,
+)
+async def test_a_key_set_with_nonsense_is_no_key_set(key: Any, issuer: Issuer) -> None:
+    issuer.listed = [key]
+    with pytest.raises(KeysUnavailable):
+        await reader(issuer).read(issuer.token())
+
+
+async def test_nonsense_beside_a_key_is_passed_over(issuer: Issuer) -> None:
+    issuer.listed = [{"kty": ["RSA"]}, 7, issuer.keys[0].as_dict(private=False)]
+
+    assert (await reader(issuer).read(issuer.token())).tenant == "ann"

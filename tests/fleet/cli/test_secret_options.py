@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from fleet.cli.app import app
 from fleet.cli.commands.options import api_key_given, backend_given
 from workers.backends.dsn import DsnError
 from workers.config import configured
@@ -78,3 +80,13 @@ def test_variables_and_a_trusted_fleet_toml_may_name_a_file(
 def test_a_variable_whose_file_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(DsnError, match=r"LLM_CLOUD: .* cannot be read"):
         configured({"LLM_CLOUD": f"@{tmp_path / 'gone'}"}, tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("flag", ["--backend ", "--backend="])
+def test_a_unit_of_systemd_takes_no_key_either(flag: str) -> None:
+    options = f"--verbose {flag}cloud={DSN}"
+    refused = CliRunner().invoke(app, ["service", "install", "--dry-run", "--options", options])
+
+    assert refused.exit_code == 2
+    assert "cloud=@FILE" in " ".join(refused.stderr.replace("│", "").split())
+    assert "sesame" not in refused.output

@@ -39,6 +39,7 @@ from contract.errors import UnknownFile
 from contract.events import Usage
 from contract.requests import Metadata
 from contract.tenants import Tenant
+from contract.webhooks.webhook_models import ReceiverUrl
 from relay.batches import no_batch
 from relay.scheduling.later import check_time
 
@@ -69,6 +70,9 @@ class BatchBody(LenientModel):
     """A number and s, m, h or d; requests that are not done by then fail."""
     metadata: Metadata | None = None
     output_expires_after: ExpiresAfter | None = None
+    callback_url: ReceiverUrl | None = None
+    """Where its end is posted, an addition of ours; OpenAI's clients send `webhook` in `metadata`,
+    or the header."""
 
 
 class BatchErrors(BaseModel):
@@ -179,7 +183,7 @@ async def create(
         backend=backend,
         not_before=not_before,
         output_ttl_s=keep.seconds if keep else dependencies.settings.file_ttl_s,
-        callback_url=webhook or callback_in(body.metadata),
+        callback_url=webhook or body.callback_url or callback_in(body.metadata),
     )
     most = dependencies.settings.tenant_batches
     announced = await dependencies.webhooks.is_told(caller.name, new.callback_url)

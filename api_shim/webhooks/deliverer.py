@@ -152,12 +152,12 @@ class WebhookDeliverer:
         while entries := await self._queue.outbox(_ROUTED_AT_ONCE):
             await self._store.refresh()
             routed = [(entry, self._routed(entry)) for entry in entries]
-            for dropped, (entry, _) in zip(await self._queue.route(routed), routed, strict=True):
-                if dropped and entry.notice is not None:
-                    _log.warning(
-                        "%d webhook deliveries of %s were dropped: tenant %s", dropped,
-                        entry.notice.id, entry.notice.tenant,
-                    )  # fmt: skip
+            dropped = Counter[str]()
+            for count, (entry, _) in zip(await self._queue.route(routed), routed, strict=True):
+                if count and entry.notice is not None:
+                    dropped[entry.notice.tenant] += count
+            for tenant, count in dropped.items():
+                _log.warning("tenant %s: %d webhook deliveries were dropped", tenant, count)
 
     def _routed(self, entry: OutboxEntry) -> list[Routed]:
         if entry.notice is None:

@@ -5,17 +5,24 @@ relay/webhooks/delivery_queue.py, relay/webhooks/notices.py.
 """
 
 import asyncio
+import base64
 import json
+import re
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from openai import OpenAI
+from pydantic import SecretStr
 from standardwebhooks import WebhookVerificationError
 from support.receiver import Receiver, receiver
 from support.redis_server import RedisServer
 from support.shim import CHAT, Stage, serving, stage
+
+from api_shim.webhooks.posting import signed
 
 PATH = "/api/v1/webhooks"
 QUICK = {"private_webhooks": True, "webhook_retry_s": 0.05, "renew_s": 0.2, "lease_s": 1}
@@ -319,3 +326,24 @@ async def test_a_batch_is_posted_as_openai_does(
         assert type(event).__name__ == "BatchCompletedWebhookEvent"
         assert event.data.id == made.json()["id"]
     assert len(hook.received) == 2  # none of its rows
+
+
+async def test_the_receiver_of_the_docs_runs_as_it_stands(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "webhooks.md").read_text()
+    found = re.search(r"```python\n(from fastapi.*?)```", text, re.DOTALL)
+    assert found is not None
+    secret = "whsec_" + base64.b64encode(b"s" * 32).decode()
+    names: dict[str, Any] = {}
+    exec(found[1].replace("whsec_...", secret), names)
+    body = b'{"id": "evt_1", "type": "job.done", "data": {"id": "abc"}}'
+    headers = signed("evt_1", body, [SecretStr(secret)], int(time.time()))
+    transport = httpx.ASGITransport(names["app"])
+    async with httpx.AsyncClient(transport=transport, base_url="http://receiver") as http:
+        answers = [await http.post("/hooks", content=body, headers=headers) for _ in range(2)]
+        with pytest.raises(WebhookVerificationError):
+            await http.post("/hooks", content=body + b" ", headers=headers)
+
+    assert {each.status_code for each in answers} == {200}
+    assert capsys.readouterr().out == "job.done abc\n"

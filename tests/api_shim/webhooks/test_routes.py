@@ -134,3 +134,19 @@ async def test_a_wrong_address_in_the_header_is_refused(fleet: Keyed, path: str)
 
     assert answer.status_code in {400, 422}
     assert "http or https" in answer.text
+
+
+async def test_a_batch_with_a_wrong_address_or_without_a_secret_is_refused(fleet: Keyed) -> None:
+    body = {"input_file_id": f"file-{'0' * 32}", "endpoint": "/v1/embeddings"}
+    async with fleet.admin as admin:
+        file = await admin.post(
+            "/v1/files", files={"file": ("in.jsonl", b"{}")}, data={"purpose": "batch"}
+        )
+        body["input_file_id"] = file.json()["id"]
+        wrong = await admin.post("/v1/batches", json=body | {"callback_url": "nowhere"})
+        note = await admin.post("/v1/batches", json=body | {"metadata": {"webhook": "mine"}})
+        unsigned = await admin.post("/v1/batches", json=body | {"callback_url": URL})
+
+    assert (wrong.status_code, "http or https" in wrong.text) == (400, True)
+    assert note.status_code == 200
+    assert (unsigned.status_code, "callbacks/rotate" in unsigned.text) == (400, True)

@@ -113,7 +113,8 @@ def _ours(error: RedisError | OSError) -> RelayUnavailable | None:
         case OutOfMemoryError():
             return RelayFull(
                 "Redis is full (maxmemory reached) and takes no new jobs; others go on: raise "
-                "maxmemory, lower FLEET_LOG_TTL_S, or wait until records expire",
+                "maxmemory (FLEET_REDIS_MEMORY_BYTES of an embedded server), lower "
+                "FLEET_LOG_TTL_S, or wait until records expire",
                 retry_after_s=_FULL_S,
             )
         case RedisError() if str(error).startswith("MISCONF"):

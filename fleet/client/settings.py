@@ -33,9 +33,9 @@ class UpSettings(FleetSettings):
     """Address that the shims listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8700
     """Port of the first shim, the next ones follow; 0: free ones."""
-    redis_memory_bytes: Annotated[int | None, Field(ge=0, le=MOST_BYTES)] = None
+    redis_memory_bytes: Annotated[int | None, Field(ge=10**7, le=MOST_BYTES)] = None
     """`maxmemory` of the embedded Redis server, which takes no new jobs beyond it; unset: a quarter
-    of the memory of the machine or container. 0: no bound."""
+    of the memory of the machine or container."""
 
 
 def data_folder(given: Path | None = None) -> Path:

@@ -1,7 +1,6 @@
 """Garbage in what belongs to no single job is passed over and named: lists, maintenance go on.
 
-Subjects: relay/connection.py, relay/reconciler.py, relay/records.py, relay/batches.py,
-relay/files.py, relay/compaction/compactor.py.
+Subjects: relay/reconciler.py, relay/records.py, relay/batches.py, relay/files.py.
 """
 
 import logging

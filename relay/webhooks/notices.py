@@ -18,6 +18,8 @@ from contract.webhooks.webhook_models import EventType, Family
 from contract.wire import WireModel, encode
 
 _INCOMPLETE: Final = frozenset({"length", "content_filter"})
+_MESSAGES: Final = "/v1/messages"
+"""The endpoint of a batch of Anthropic's clients, whose ids are `msgbatch_...`."""
 _LONGEST_MESSAGE: Final = 500
 """Characters of an error that an event repeats."""
 _JOB: Final[dict[str, EventType]] = {
@@ -134,7 +136,7 @@ def event_of(notice: Notice, type_: EventType, at: float) -> WebhookEvent:
     """One event of an end, which was at `at` (unix seconds)."""
     digest = blake2b(f"{type_} {notice.id}".encode(), digest_size=16).hexdigest()
     event_id = f"evt_{digest}"
-    subject = f"resp_{notice.id}" if type_.startswith("response.") else notice.id
+    subject = _subject(notice, type_)
     body: dict[str, Any] = {
         "id": event_id,
         "object": "event",
@@ -146,6 +148,14 @@ def event_of(notice: Notice, type_: EventType, at: float) -> WebhookEvent:
     if type_.startswith("job."):
         body["data"] = _job_data(notice, at)
     return WebhookEvent(event_id, type_, subject, at, json_line(body).decode())
+
+
+def _subject(notice: Notice, type_: EventType) -> str:
+    """The id of what has ended, as the client that made it knows it."""
+    if type_.startswith("response."):
+        return f"resp_{notice.id}"
+    is_of_messages = notice.family == "batch" and notice.kind == _MESSAGES
+    return f"msg{notice.id}" if is_of_messages else notice.id
 
 
 def _job_data(notice: Notice, at: float) -> dict[str, Any]:

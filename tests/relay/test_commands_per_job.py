@@ -13,7 +13,7 @@ from contract.events import Done
 from relay.leases import Holder
 from relay.order import ClaimFilter
 from relay.publisher import AttemptLog
-from relay.queue import Claim, assigned
+from relay.queue import Claim, Queue, assigned
 from relay.scripts.queues import NO_JOB, EndedJob
 from relay.scripts.turn_scripts import report
 
@@ -100,6 +100,20 @@ async def test_a_job_that_is_assigned_costs_five_scripts_at_most(redis_url: str)
 
     assert scripts <= SCRIPTS_AN_ASSIGNED_JOB
     assert commands <= COMMANDS_AN_ASSIGNED_JOB
+
+
+async def run_told_jobs(relay: Relay, count: int, chunks: int) -> None:
+    relay.queue = Queue(relay.connection, lambda _: True)
+    await run_jobs(relay, count, chunks)
+
+
+async def test_a_job_of_a_tenant_with_webhooks_costs_two_commands_more(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        scripts, commands = await cost_of(relay, 20, CHUNKS)
+        told, more = await cost_of(relay, 20, CHUNKS, run_told_jobs)
+
+    assert told == scripts
+    assert more - commands < 3  # lists of jobs are trimmed now and then
 
 
 async def run_turns(relay: Relay, count: int, chunks: int) -> None:

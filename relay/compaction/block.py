@@ -114,16 +114,15 @@ def compacted(frames: Sequence[Frame]) -> Iterator[Entry]:
 
 def frames_in(entry: Mapping[bytes, bytes]) -> list[Frame]:
     """The frames in the fields of an entry; raises NewerVersion."""
-    if (block := entry.get(b"b")) is not None:
-        return _frames(block)
     if b"r" in entry:
         return []
     try:
-        return Frame.from_entry(entry[b"f"])
-    except KeyError:
+        block = entry.get(b"b")
+        return Frame.from_entry(entry[b"f"]) if block is None else _frames(block)
+    except (LookupError, ValueError, TypeError, zlib.error):
         raise NewerVersion(
-            "the log of this job was compacted by a newer version of the fleet: ask a process of "
-            "that version"
+            "the log of this job cannot be read: it is damaged, or was compacted by a newer "
+            "version of the fleet: ask a process of that version"
         ) from None
 
 

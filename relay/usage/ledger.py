@@ -64,15 +64,16 @@ class Ledger:
         pairs = await self._pairs(query)
         for first in range(0, len(pairs), _AT_ONCE):
             some = pairs[first : first + _AT_ONCE]
-            hashes = await self._connection.pipeline(
+            hashes = await self._connection.replies(
                 [("HGETALL", redis_keys.usage(tenant, day)) for day, tenant in some]
             )
             for (day, tenant), fields in zip(some, hashes, strict=True):
-                for row, text in fields.items():
-                    names = {"day": day, "tenant": tenant, **_row(row)}
-                    if query.wants(names):
-                        group = tuple(names[name] for name in query.group_by)
-                        found[group] = found.get(group, UsageCounts()).plus(_counts(text))
+                for row, text in (fields or {}).items():
+                    with self._connection.passing_over(f"a row of the usage of {tenant} on {day}"):
+                        names = {"day": day, "tenant": tenant, **_row(row)}
+                        if query.wants(names):
+                            group = tuple(names[name] for name in query.group_by)
+                            found[group] = found.get(group, UsageCounts()).plus(_counts(text))
         return dict(sorted(found.items()))
 
     async def _pairs(self, query: UsageQuery) -> list[tuple[str, str]]:
@@ -90,7 +91,7 @@ class Ledger:
                     ]
                 )
             pairs = [
-                (day, name.decode())
+                (day, name.decode(errors="replace"))
                 for day, names in zip(days, tenants, strict=True)
                 for name in names
             ]

@@ -368,13 +368,14 @@ def _amounts(fields: Hash) -> Mapping[tuple[str, int], tuple[int, int]]:
     """Tokens and billionths of each slice (m), day (d) and month (n), used and reserved."""
     found: defaultdict[tuple[str, int], tuple[int, int]] = defaultdict(lambda: (0, 0))
     for name, text in fields.items():
-        if _COUNTED.match(name):
-            number, *counted = (int(part) for part in text.split())
+        numbers = [int(part) for part in text.split() if part.isdigit()]
+        if _COUNTED.match(name) and len(numbers) > 2:  # noqa: PLR2004 - what they are
+            number, *counted = numbers
             where = name[:1].decode(), number
-        elif planned := _PLANNED.match(name):
-            counted = [int(part) for part in text.split()]
+        elif (planned := _PLANNED.match(name)) and len(numbers) > 1:
+            counted = numbers
             where = planned[1].decode().lower(), int(planned[2])
-        else:
+        else:  # another field, or none that the fleet has written
             continue
         tokens, nano = found[where]
         found[where] = tokens + counted[0], nano + counted[1]

@@ -1,18 +1,21 @@
 """Garbage in what belongs to no single job is passed over and named: lists, maintenance go on.
 
-Subjects: relay/reconciler.py, relay/records.py, relay/batches.py, relay/files.py.
+Subjects: relay/reconciler.py, relay/records.py, relay/batches.py, relay/usage/ledger.py.
 """
 
 import logging
+from datetime import UTC, datetime
 
 import pytest
 from support.relay import Relay, relay_on
 
 from contract import redis_keys
-from contract.errors import DeadlineExceeded
+from contract.errors import DeadlineExceeded, NewerVersion
 from contract.tenants import DEFAULT_TENANT, Tenant
 from relay.batches import BatchStore
 from relay.files import Files
+from relay.usage.ledger import Ledger, UsageQuery
+from relay.usage.limits import TenantLimits
 
 ADMIN = Tenant(name="boss", admin=True)
 GARBAGE = b"\xff\xfe{garbage"
@@ -85,3 +88,29 @@ async def test_lists_leave_out_what_they_cannot_read(
         files = await Files(relay.connection).page(DEFAULT_TENANT, limit=10)
 
     assert (batches.batches, files.files) == ((), ())
+
+
+async def test_usage_is_told_without_a_row_that_is_no_number(redis_url: str) -> None:
+    day = datetime.now(UTC).date()
+    async with relay_on(redis_url) as relay:
+        say = relay.connection.command
+        key = redis_keys.usage("default", day.isoformat())
+        await say("HSET", key, '["box","chat","good"]', b"1 2 3", GARBAGE, b"1 2 3", "[]", b"x")
+        await say("HSET", redis_keys.spending("default"), "d1", GARBAGE, "m1", b"1")
+        query = UsageQuery(day, day, ("model",), "default")
+        rows = await Ledger(relay.connection).read(query)
+        (limits,) = await TenantLimits(relay.connection).view([DEFAULT_TENANT])
+
+    assert list(rows) == [("good",)]
+    assert limits.tenant == "default"
+
+
+@pytest.mark.parametrize("fields", [("f", GARBAGE), ("b", GARBAGE), ("x", "y")], ids=str)
+async def test_a_follower_of_a_damaged_log_is_told_so(
+    redis_url: str, fields: tuple[str, str | bytes]
+) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        await relay.connection.command("XADD", redis_keys.log(job), "9-9", *fields)
+        with pytest.raises(NewerVersion, match="cannot be read: it is damaged"):
+            await relay.frames(job)

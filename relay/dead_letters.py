@@ -333,7 +333,7 @@ class UnreadableMessages:
                 ("HVALS", redis_keys.UNREADABLE_COUNTS),
             ]
         )
-        most_bytes = min(KEPT_BYTES, _PAGE_BYTES // limit)
+        most_bytes = min(KEPT_BYTES, _PAGE_BYTES // (len(entries) or 1))
         return DeadMessages(
             messages=tuple(_message(entry, most_bytes) for entry in entries),
             total=sum(int(count) for count in counts),

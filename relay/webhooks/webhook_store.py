@@ -10,21 +10,20 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from secrets import token_bytes, token_hex
 from time import monotonic
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Never
 from uuid import uuid4
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
 from contract import redis_keys
 from contract.errors import InvalidRequest, RelayUnavailable, UnknownWebhook
 from contract.webhooks.webhook_models import CALLBACKS, NewWebhook, Webhook
-from contract.wire import decode, encode
-from relay.connection import Argument, Connection, Hash, ScriptCall, pairs
-from relay.scripts.loader import load
+from contract.wire import encode
+from relay.connection import Connection, Hash
+from relay.scripts.tables import change_table, read_table, rows
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +34,6 @@ _TRIES: Final = 10
 """Changes of others that may come between."""
 _EVERY_S: Final = 2.0
 """Seconds between two looks for changes that other shims have made."""
-_MARK: Final = "="
-"""Before a field of the hash, which has a field `revision` besides."""
 
 Table = Mapping[str, Mapping[str, Webhook]]
 """By tenant, then by id, the oldest first."""
@@ -76,7 +73,9 @@ class WebhookStore:
     async def refresh(self) -> None:
         """Read the webhooks if they have changed; raises RelayUnavailable."""
         begun_at = monotonic()
-        revision, table = await self._connection.call(read_webhooks(self.stored.revision))
+        revision, table = await self._connection.call(
+            read_table(redis_keys.WEBHOOKS, self.stored.revision)
+        )
         self._refreshed_at = begun_at
         if table is not None:
             self.stored = StoredWebhooks(revision, _by_tenant(table))
@@ -210,9 +209,8 @@ class WebhookStore:
             await self.refresh()
             webhook = make()
             text = b"" if webhook is None else encode(webhook)
-            call = change_webhook(
-                self.stored.revision, uuid4().hex, f"{_MARK}{tenant}/{webhook_id}", text
-            )
+            row = f"{tenant}/{webhook_id}"
+            call = change_table(redis_keys.WEBHOOKS, self.stored.revision, uuid4().hex, row, text)
             if await self._connection.call(call):
                 return await self.refresh()
         raise RelayUnavailable("the webhooks are being changed by others: try again")
@@ -223,39 +221,8 @@ def _new_secret() -> str:
 
 
 def _by_tenant(table: Hash) -> dict[str, dict[str, Webhook]]:
-    found: list[Webhook] = []
-    for field, text in table.items():
-        if field.startswith(_MARK.encode()):
-            # A newer version may have written what this one cannot read.
-            with suppress(ValidationError):
-                found.append(decode(Webhook, text))
     by_tenant: dict[str, dict[str, Webhook]] = {}
+    found = (webhook for _, webhook in rows(table, Webhook))
     for webhook in sorted(found, key=lambda each: each.created_at):
         by_tenant.setdefault(webhook.tenant, {})[webhook.id] = webhook
     return by_tenant
-
-
-# Scripts of relay/lua/tables.
-
-
-def read_webhooks(known_revision: str) -> ScriptCall[tuple[str, Hash | None]]:
-    """Read the table if it has changed.
-
-    Returns its revision and the table (field to text); None in its place if the revision is
-    `known_revision`.
-    """
-    return ScriptCall(load("tables/read"), [redis_keys.WEBHOOKS], [known_revision], _read_table)
-
-
-def change_webhook(known: str, revision: str, field: str, json: bytes) -> ScriptCall[bool]:
-    """Set a webhook, or delete it (no `json`), if the table has the revision `known`.
-
-    It gets a new `revision`. False if the table has another one.
-    """
-    args: list[Argument] = [known, revision, field, json]
-    return ScriptCall(load("tables/change"), [redis_keys.WEBHOOKS], args, bool)
-
-
-def _read_table(reply: Any) -> tuple[str, Hash | None]:
-    revision, *table = reply
-    return revision.decode(), pairs(table[0]) if table else None

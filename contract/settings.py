@@ -172,8 +172,8 @@ def demand_trust(file: Path, found: Mapping[str, Any], names: Iterable[str]) -> 
         return
     raise InvalidSetting(
         f"{file.resolve()} sets {', '.join(wanted)}, which a file may set only if you trust it, "
-        "because they say where keys and requests go or who may call: read it, then run `fleet "
-        f"trust` there; or set {_variables(wanted)} instead"
+        "because such settings say where keys and requests go or who may call: read it, then run "
+        f"`fleet trust` there; or set {_variables(wanted)} instead"
     )
 
 

@@ -1,14 +1,14 @@
 """The users of Redis for shims, workers and admins, each with the commands and keys that it needs.
 
 `fleet redis acl` writes them as an aclfile of the server (Redis 7 or later, Valkey). A worker runs
-next to a backend, often on a machine of less trust, so it reads no API keys, files or batches.
-Either process may become the maintainer, so both may do what a maintainer does. Nobody may flush,
-configure, stop, replicate or copy the server, or read all of its keys' names but the admin.
+next to a backend, often on a machine of less trust, so it reads no API keys, files, batches,
+secrets of webhooks or audit log. Either process may become the maintainer, so both may do what a
+maintainer does. Nobody may flush, configure, stop, replicate or copy the server, or read all of its
+keys' names but the admin.
 
 What is not withheld is allowed to both, and so is what a script calls: a new key or script needs no
-change here.
-The server compares a key with one pattern after the other, so families are one pattern where they
-can be, those of jobs and queues first.
+change here. The server compares a key with one pattern after the other, so families are one pattern
+where they can be, those of jobs and queues first.
 """
 
 import hashlib
@@ -45,6 +45,7 @@ _WITHHELD_FROM_WORKERS: Final = frozenset(
     {
         redis_keys.file, redis_keys.files, redis_keys.batch, redis_keys.batch_rows,
         redis_keys.batch_parts, redis_keys.batches, redis_keys.live_batches,
+        redis_keys.webhook_secrets,
     }
 )  # fmt: skip
 _WITHHELD_TABLES: Final = frozenset(

@@ -13,7 +13,7 @@ from contract.aliases.alias_table import Alias
 from contract.errors import InvalidRequest, RelayUnavailable
 from contract.wire import encode
 from relay.connection import Connection
-from relay.scripts.tables import change_table, read_table, rows
+from relay.scripts.table_scripts import change_table, read_table, rows
 
 MOST_ALIASES: Final = 1000
 LONGEST_ALIAS: Final = 64 * 1024

@@ -23,7 +23,7 @@ from contract.errors import InvalidRequest, RelayUnavailable, UnknownWebhook
 from contract.webhooks.webhook_models import CALLBACKS, NewWebhook, Webhook
 from contract.wire import encode
 from relay.connection import Connection, Hash
-from relay.scripts.tables import change_table, read_table, rows
+from relay.scripts.table_scripts import change_table, read_table, rows
 
 _log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from relay.compaction import compactor
 from relay.connection import ScriptCall
 from relay.metrics import totals
 from relay.order import Arrival, Bounds, ClaimFilter
-from relay.scripts import batches, jobs, queues, tables, turn_scripts
+from relay.scripts import batches, jobs, queues, table_scripts, turn_scripts
 from relay.scripts.loader import load, source
 from relay.usage import limits, settlement
 from relay.webhooks import delivery_queue, receivers
@@ -66,8 +66,8 @@ FRAME = (
     jobs.NewFrames(JOB, redis_keys.channel(JOB), "n", 1, "1-2", b"1-2 delta {}", ""),
 )
 CALLS: dict[str, ScriptCall[Any]] = {
-    "tables/read": tables.read_table("fleet:aliases", "r"),
-    "tables/change": tables.change_table("fleet:aliases", "r", "s", "fast", b"{}"),
+    "tables/read": table_scripts.read_table("fleet:aliases", "r"),
+    "tables/change": table_scripts.change_table("fleet:aliases", "r", "s", "fast", b"{}"),
     "api_keys/issue": api_keys.issue_key("id", b"{}", keeps=True, revision="r", limit=1),
     "api_keys/change": api_keys.change_key(["id", b"", 1, b"{}", "r", 1]),
     "api_keys/revoke": api_keys.revoke_key("id", "r"),

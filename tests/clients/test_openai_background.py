@@ -96,6 +96,9 @@ def test_a_stream_that_breaks_off_is_taken_up_on_another_shim(
     with elsewhere.responses.stream(response_id=id, starting_after=12) as helped:
         again = [event.sequence_number for event in helped]
         whole = helped.get_final_response()
+    last = rest[-1].sequence_number
+    with elsewhere.responses.stream(response_id=id, starting_after=last) as ended:
+        assert ended.get_final_response() == whole
 
     assert [e.sequence_number for e in rest] == again == list(range(13, 13 + len(rest)))
     assert rest[-1].type == "response.completed"

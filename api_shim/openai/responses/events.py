@@ -11,7 +11,7 @@ openai/openai-openapi, ResponseStreamEvent.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from pydantic_core import from_json
 
@@ -25,6 +25,8 @@ from contract.events import EventId, Failed, Frame, Usage
 from contract.json_lines import json_line
 
 Numbered = tuple[int, Event]
+_LAST: Final = frozenset({"response.completed", "response.failed", "response.incomplete"})
+"""One of these ends every stream, with the whole response; clients fail without it."""
 
 
 class ResponseBuilder:
@@ -133,6 +135,8 @@ class ResponseEvents:
     ) -> None:
         """Send the events after number `after`; None sends all that are valid.
 
+        The last one is always sent, also to a client that has it, or names a later number.
+
         `known_reset`: id of the last reset in the log that the client already knows of.
         """
         self._builder = ResponseBuilder(facts)
@@ -158,7 +162,8 @@ class ResponseEvents:
             if frame.type in RESTARTS:
                 encoded_events.clear()
             for number, event in self._builder.add(frame):
-                if number > self._after and not self._is_superseded(frame):
+                is_wanted = number > self._after or event["type"] in _LAST
+                if is_wanted and not self._is_superseded(frame):
                     encoded_events.append(_encode(event))
         self._has_sent = self._has_sent or bool(encoded_events)
         return b"".join(encoded_events)

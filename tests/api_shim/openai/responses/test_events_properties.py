@@ -46,7 +46,9 @@ def test_numbers_depend_on_the_log_alone(
     assert parsed(b"".join(fresh.render(page) for page in cut(log, places))) == holds
     assert holds[0]["type"] == "response.created"
     later = ResponseEvents(about(), after=builder.first + after, known_reset=last_reset)
-    assert parsed(b"".join(later.render(page) for page in cut(log, places))) == holds[after + 1 :]
+    assert parsed(b"".join(later.render(page) for page in cut(log, places))) == (
+        holds[after + 1 :] or holds[-1:]
+    )
     assert builder.response == holds[-1]["response"]
 
 

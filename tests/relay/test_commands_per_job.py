@@ -6,6 +6,8 @@ Subjects: relay/queue.py, relay/publisher.py, relay/leases.py.
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+from support.redis_server import RedisServer
 from support.relay import QUEUE, Relay, chat, relay_on, words
 
 from contract import redis_keys
@@ -32,6 +34,12 @@ COMMANDS_A_CHUNK_OF_MANY = 0.1
 
 
 Run = Callable[[Relay, int, int], Awaitable[None]]
+
+
+@pytest.fixture
+def redis_url(own_redis: RedisServer) -> str:
+    """Not the session's: its shim may send it commands at any time, and these are counted."""
+    return own_redis.url
 
 
 async def calls(relay: Relay) -> dict[str, int]:

@@ -15,7 +15,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal \
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help shape install dev demo demo-llama browser screenshots real real-sd prometheus inprocess agents clients test test-fast coverage chaos flood check fix wheel sbom audit lock bench bench-quick bench-peers clean
+.PHONY: help shape install dev demo demo-llama browser screenshots real real-sd prometheus inprocess agents clients test test-fast coverage chaos flood fuzz check fix wheel sbom audit lock bench bench-quick bench-peers clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -88,6 +88,9 @@ chaos: $(VENV)/.dev ## Break everything for MINUTES=1, from a schedule that SEED
 
 flood: $(VENV)/.dev ## Flood a shim in every known way (three minutes), or in those that CASES names; prints what it took
 	PYTHONPATH=tests $(BIN)/python -m flood $(CASES)
+
+fuzz: $(VENV)/.dev ## Send REQUESTS=100000 made-up requests with keys of two tenants, for MINUTES=60 at most; SEED and ROUND go on with a run
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(addprefix --requests ,$(REQUESTS)) $(addprefix --minutes ,$(MINUTES)) $(addprefix --seed ,$(SEED)) $(addprefix --round ,$(ROUND))
 
 check: $(VENV)/.dev ## Format, lint, types, layers, Lua
 	$(BIN)/ruff format --check .

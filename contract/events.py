@@ -410,7 +410,7 @@ def to_entry(frames: Sequence[bytes]) -> bytes:
     return b"\n".join(frames)
 
 
-_FORM: Final = re.compile(r"^(\d{1,18})-(\d{1,18})(?:\.([0-9a-f]{1,32}))?$")
+_FORM: Final = re.compile(r"([0-9]{1,18})-([0-9]{1,18})(?:\.([0-9a-f]{1,32}))?")
 
 
 class Cursor(NamedTuple):
@@ -426,7 +426,7 @@ class Cursor(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> "Cursor":
         """Read what `str` wrote; raises ValueError on anything else."""
-        match = _FORM.match(text)
+        match = _FORM.fullmatch(text)
         if match is None:
             message = f"an event id looks like 2-17, not {text[:40]!r}"
             raise ValueError(message)

@@ -127,7 +127,7 @@ async def get(name: AliasName, dependencies: Injected, caller: Caller) -> Respon
     "/{name:path}",
     operation_id="set_alias",
     response_model=AliasView,
-    responses=documented(400, 403, 413, 415, 422, 503),
+    responses=documented(400, 403, 404, 413, 415, 422, 503),
 )
 async def put(
     name: AliasName,

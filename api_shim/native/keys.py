@@ -191,7 +191,7 @@ async def list_audit(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     before: Annotated[
         str | None,
-        Query(pattern=r"^\d{1,20}-\d{1,20}$", description="`next` of the previous page."),
+        Query(pattern=r"^[0-9]{1,19}-[0-9]{1,19}$", description="`next` of the previous page."),
     ] = None,
 ) -> Response:
     """List what was done with rights to change the fleet: who, when, what; newest first."""

@@ -46,6 +46,8 @@ class AuditLog:
     async def page(self, *, limit: int, before: str | None, refused: bool) -> AuditPage:
         """Up to `limit` entries before an id, newest first; raises RelayUnavailable."""
         stream, _ = _stream(refused=refused)
+        if before is not None and not before.strip("0-"):
+            return AuditPage(entries=(), next=None)  # Redis has no id before 0-0
         last = "+" if before is None else f"({before}"
         entries = await self._connection.command("XREVRANGE", stream, last, "-", "COUNT", limit + 1)
         page = entries[:limit]

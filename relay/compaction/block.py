@@ -119,7 +119,7 @@ def frames_in(entry: Mapping[bytes, bytes]) -> list[Frame]:
     try:
         block = entry.get(b"b")
         return Frame.from_entry(entry[b"f"]) if block is None else _frames(block)
-    except (LookupError, ValueError, TypeError, zlib.error):
+    except (LookupError, ValueError, TypeError, AttributeError, OverflowError, zlib.error):
         raise NewerVersion(
             "the log of this job cannot be read: it is damaged, or was compacted by a newer "
             "version of the fleet: ask a process of that version"

@@ -1,6 +1,7 @@
 """Events: their ids, their frames, and the answer they fold into."""
 
 import json
+from contextlib import suppress
 from typing import get_args
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from contract.embeddings import pack, unpack
 from contract.events import (
     Cancelled,
+    Cursor,
     Delta,
     Done,
     Event,
@@ -155,6 +157,21 @@ def test_vectors_are_joined_in_row_order() -> None:
 @given(st.lists(st.lists(st.floats(width=32, allow_nan=False), min_size=3, max_size=3)))
 def test_packed_vectors_are_unpacked_exactly(rows: list[list[float]]) -> None:
     assert rows == unpack(pack(rows), 3)
+
+
+@given(st.text() | st.from_regex(r"\d{1,20}-\d{1,20}(\.[0-9a-f]{1,34})?\s?", fullmatch=True))
+def test_a_cursor_is_read_as_it_is_written_and_anything_else_refused(text: str) -> None:
+    read: Cursor | None = None
+    with suppress(ValueError):
+        read = Cursor.parse(text)
+
+    assert read is None or Cursor.parse(str(read)) == read
+    assert read is None or (text.isascii() and text == text.strip() and max(read.id) < 2**63)
+
+
+@given(st.builds(Cursor, st.builds(EventId, *[st.integers(0, 10**18 - 1)] * 2), st.none()))
+def test_every_cursor_of_ours_is_read(cursor: Cursor) -> None:
+    assert Cursor.parse(str(cursor)) == cursor
 
 
 def test_progress_is_the_latest() -> None:

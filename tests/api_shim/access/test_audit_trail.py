@@ -111,3 +111,13 @@ async def test_pages_go_back_in_time_and_the_log_is_bounded(own_redis: RedisServ
         assert int(own_redis.say("XLEN", redis_keys.AUDIT_REFUSED).strip(b":\r\n")) < 1200
         own_redis.say("XADD", redis_keys.AUDIT, "*", "what", "else")
         assert (await log.page(limit=3, before=None, refused=False)).entries == ()
+
+
+async def test_a_page_before_an_id_that_cannot_be_is_empty_or_refused(
+    own_redis: RedisServer,
+) -> None:
+    with keyed(own_redis.url) as shim:
+        async with shim.admin as admin:
+            for before in ("0-0", "00-0", "9999999999999999999-1", "98413526969329631908-3", "٣-٣"):
+                answer = await admin.get("/api/v1/audit", params={"before": before})
+                assert answer.status_code == (200 if len(before) < 22 and before.isascii() else 422)

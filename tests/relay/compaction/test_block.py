@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -34,6 +35,8 @@ from relay.compaction.block import (
     LARGE_BYTES,
     MOST_FRAMES,
     Entry,
+    _deflated,
+    _inflated,
     compacted,
     frames_in,
     record_entry,
@@ -183,6 +186,34 @@ def test_a_chunk_of_text_takes_little_more_than_its_text() -> None:
 def test_an_entry_of_a_newer_version_is_refused() -> None:
     with pytest.raises(NewerVersion, match="newer version"):
         frames_in({b"c": b"?"})
+
+
+@given(logs(), some.data())
+def test_a_damaged_entry_is_read_or_refused_and_never_an_error(
+    log: list[Frame], data: some.DataObject
+) -> None:
+    entry = data.draw(some.sampled_from(list(compacted(log))))
+    at = data.draw(some.integers(0, len(entry.value)))
+    cut = data.draw(some.integers(0, 3))
+    value = entry.value[:at] + data.draw(some.binary(max_size=3)) + entry.value[at + cut :]
+    read: list[Frame] | None = None
+    with suppress(NewerVersion):
+        read = frames_in({entry.field: value})
+
+    assert read is None or all(isinstance(frame, Frame) for frame in read)
+
+
+@given(some.recursive(some.none() | some.integers() | text, some.lists, max_leaves=4), some.data())
+def test_a_block_with_another_header_is_refused(value: object, data: some.DataObject) -> None:
+    entry = next(iter(compacted(chat_log(3))))
+    header, texts = _inflated(entry.value)
+    field = data.draw(some.sampled_from(sorted(header)))
+    block = _deflated({**header, field: value}, [texts])
+    read: list[Frame] = []
+    with suppress(NewerVersion):
+        read = frames_in({b"b": block})
+
+    assert all(isinstance(frame, Frame) for frame in read)
 
 
 def test_fields_of_a_record_come_back() -> None:

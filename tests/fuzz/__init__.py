@@ -1,0 +1,1 @@
+"""Requests that a schema makes up, sent with the keys of an admin and of two tenants."""

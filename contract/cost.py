@@ -13,7 +13,8 @@ from contract.images import ImageRequest
 from contract.requests import Request
 from contract.rerank import RerankRequest
 
-_BYTES_A_TOKEN: Final = 4
+BYTES_A_TOKEN: Final = 4
+"""Of a text, about."""
 IMAGE_TOKENS: Final = 500
 """Of one image in a prompt."""
 _ANSWER_TOKENS: Final = 512
@@ -93,4 +94,4 @@ def prompt_estimate(request: Request) -> int:
 
 def _tokens(text: str) -> int:
     size_bytes = len(text) if text.isascii() else len(text.encode())  # a copy of what may be large
-    return size_bytes // _BYTES_A_TOKEN + 1
+    return size_bytes // BYTES_A_TOKEN + 1

@@ -10,6 +10,7 @@ FleetError
 │   ├── WrongKind               the model is there, and not for this kind of job
 │   ├── UnknownAlias            no alias of that name is stored
 │   ├── JobNotFound             no such job, or it has expired
+│   │   └── JobNotKept              it has ended, and its texts were not to be kept
 │   ├── NotAuthenticated        no key, or an unknown one
 │   ├── NotAllowed              the key has not the permission, model or backend
 │   ├── UnknownKey              no API key with that id
@@ -133,6 +134,20 @@ class JobNotFound(RequestError):
     """There is no such job, or its log has expired."""
 
     code = "job_not_found"
+
+
+class JobNotKept(JobNotFound):
+    """The job has ended, and its texts were removed then, because its retention is `none`."""
+
+    code = "job_not_kept"
+
+    @classmethod
+    def of(cls, job_id: str) -> "JobNotKept":
+        """The error for a job."""
+        return cls(
+            f"job {job_id[:64]} has ended, and its request and answer were removed then, because "
+            "its retention is none: follow such a job from its start"
+        )
 
 
 class AmbiguousId(RequestError):

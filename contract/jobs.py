@@ -91,6 +91,8 @@ class JobSummary(WireModel):
     """What to do with it when its last follower has left."""
     busy_wait_s: float | None = None
     """Seconds for which it is retried while its backend is busy; null: until its deadline."""
+    retention_s: int | None = None
+    """Seconds for which its texts are kept after its end, 0: not at all; null: FLEET_LOG_TTL_S."""
     worker: str | None = None
     """The worker that runs it, or ran it last."""
     dead_at: float | None = None

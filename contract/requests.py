@@ -125,6 +125,32 @@ Moment = Annotated[
 """A point in time in unix seconds, which a client may write as RFC 3339."""
 BackendName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 
+LONGEST_RETENTION_S: Final = 400 * 86400
+"""What a retention may be at most; FLEET_LOG_TTL_S may bound it further."""
+
+
+def retention_of(text: str) -> Literal["none", "ttl"] | int:
+    """Read a retention as a header or an option has it; raises ValueError."""
+    if text == "none":
+        return "none"
+    if text == "ttl":
+        return "ttl"
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:12]) <= LONGEST_RETENTION_S):
+        raise ValueError(f"it is none, ttl, or seconds from 1 to {LONGEST_RETENTION_S}")
+    return int(text)
+
+
+def _retention(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
+
+
+Retention = Annotated[
+    Literal["none", "ttl"] | Annotated[int, Field(strict=True, ge=1, le=LONGEST_RETENTION_S)],
+    BeforeValidator(_retention),
+]
+"""How long the texts of a job are kept after its end: in seconds, `ttl` for as long as the fleet
+keeps any (FLEET_LOG_TTL_S), `none` until those who follow it have its end."""
+
 
 MOST_METADATA: Final = 16
 """Keys of a request's metadata."""
@@ -233,6 +259,9 @@ class Request(ClientModel):
     """Seconds for which the job is retried while its backend is busy; then it fails with
     `backend_busy`. Without it until its deadline, or as FLEET_BUSY_WAIT_S says if it ends with its
     client's connection."""
+    retention: Retention | None = None
+    """How long its texts are kept after its end: `none`, seconds, or `ttl` for as long as the fleet
+    keeps any. Without it as the key, or FLEET_RETENTION, says; it may not be longer than that."""
     metadata: Metadata = Field(default_factory=dict)
     """The client's own data, returned with the record: at most 16 keys of 64 characters, with
     strings of 512."""

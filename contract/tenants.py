@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from contract.errors import NotAllowed
 from contract.model_names import untagged
-from contract.requests import Kind
+from contract.requests import Kind, Retention
 from contract.wire import WireModel
 
 Permission = Literal[
@@ -132,6 +132,8 @@ class Tenant(UsageLimits):
     """Names of models, or patterns, that its key may use; None: all."""
     backends: tuple[str, ...] | None = None
     """The same of backends."""
+    retention: Retention | None = None
+    """How long the texts of its jobs are kept at most; None: as FLEET_RETENTION says."""
     key_id: str = ""
     """Which key it was; empty where there is none."""
 
@@ -211,6 +213,9 @@ class _Rights(UsageLimits):
     """Models that it may use, by name, with `*` for any characters; null, or `*`: all."""
     backends: BackendPatterns | None = None
     """The same of backends."""
+    retention: Retention | None = None
+    """How long the texts of its jobs are kept: `none`, seconds or `ttl`; null: as FLEET_RETENTION
+    says. A request may ask for less, and not for more."""
 
     @field_validator("permissions")
     @classmethod
@@ -326,6 +331,7 @@ class KeyFacts(_Rights):
             permissions=self.permissions,
             models=self.models,
             backends=self.backends,
+            retention=self.retention,
             key_id=self.id,
         )
 

@@ -186,6 +186,8 @@ class DeadLetters:
         self, record: JobSummary, tenant: Tenant, job_id: str
     ) -> tuple[JobRecord, QueuePlace]:
         request = _of_target(await self._records.request(record.id), record.target)
+        if record.retention_s:
+            request = request.model_copy(update={"retention": record.retention_s})
         try:
             return await self._queue.enqueue(
                 request, queue=record.queue, tenant=tenant, job_id=job_id, retry_of=record.id

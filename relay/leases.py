@@ -149,21 +149,28 @@ class Leases:
     async def end(self, queue: str, job_id: str, error: FleetError, *, dead: bool = False) -> None:
         """Write `failed` for a job and remove it from its queue; `dead`: as a dead letter.
 
-        A worker that holds it is notified. Raises RelayUnavailable.
+        A job that is not to be kept is no dead letter. A worker that holds it is notified. Raises
+        RelayUnavailable.
         """
+        dead = dead and await self._is_kept(job_id)
         terminal = Failed(
             code=error.code, message=error.message, retryable=error.retryable, dead=dead,
             retry_after_s=error.retry_after_s if isinstance(error, BackendError) else None,
         )  # fmt: skip
         settings = self._connection.settings
-        ttl_s = int(settings.dead_ttl_s if dead else settings.log_ttl_s)
-        ended = await self._connection.call(jobs.end(job_id, terminal, ttl_s=ttl_s, dead=dead))
+        ended = await self._connection.call(jobs.end(job_id, terminal, settings, dead=dead))
         if ended is not None:
             outcome = "dead" if dead else "failed"
             self._connection.observer.on_ended(queue, ended.priority, ended.tenant, outcome)
         worker = await self.release(queue, job_id, None)
         if worker:
             await self._connection.command("PUBLISH", redis_keys.worker_channel(worker), job_id)
+
+    async def _is_kept(self, job_id: str) -> bool:
+        kept: bytes | None = await self._connection.command(
+            "HGET", redis_keys.record(job_id), "retention_s"
+        )
+        return kept != b"0"
 
     async def release_worker(self, worker: str) -> int:
         """Hand over every lease of a worker that is known to be dead. Returns how many.

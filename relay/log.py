@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Any, Final, Literal, NamedTuple
 
 from contract import redis_keys
-from contract.errors import JobNotFound
+from contract.errors import JobNotFound, JobNotKept
 from contract.events import BEGINNING, Cursor, EventId, Frame, LogReset, Started
 from contract.result import Fold, Result
 from relay.compaction.block import frames_in
@@ -37,7 +37,7 @@ async def where(
         ]
     )
     if not last:
-        raise JobNotFound(f"there is no job {job_id[:64]}, or its log has expired")
+        raise await _no_log(connection, job_id)
     if seen != BEGINNING:
         is_there = any(frame.id == seen for frame in frames_of(there))
         first = [frame for frame in frames_of(begun) if frame.id == started]
@@ -45,6 +45,12 @@ async def where(
             return "lost"
     frame = frames_of(last)[-1]
     return "ended" if frame.is_last and frame.id == seen else "open"
+
+
+async def _no_log(connection: Connection, job_id: str) -> JobNotFound:
+    if await connection.command("HGET", redis_keys.record(job_id), "retention_s") == b"0":
+        return JobNotKept.of(job_id)
+    return JobNotFound(f"there is no job {job_id[:64]}, or its log has expired")
 
 
 def nonce_in(frames: Sequence[Frame]) -> str | None:

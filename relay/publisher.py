@@ -111,6 +111,12 @@ class AttemptLog:
         self.meter.end(now)
         return usage_of(self._job.record, status, self.meter.counts(self._prompt_estimate))
 
+    @property
+    def retention_s(self) -> str:
+        """How long its texts are kept after its end, as the script takes it."""
+        seconds = self._job.record.retention_s
+        return "" if seconds is None else str(seconds)
+
     def notice(self, last: Event) -> bytes:
         """What webhooks are told with this terminal event; empty: nothing."""
         return job_notice(self._job.record, last)
@@ -279,9 +285,10 @@ class Publisher:
         return [_group(each, lines, last[each], at) for each, lines in waiting.items()]
 
     async def _send(self, batches: list[Batch]) -> None:
-        ttl_s = int(self._connection.settings.log_ttl_s)
+        settings = self._connection.settings
+        ttl_s, grace_s = int(settings.log_ttl_s), int(settings.retention_grace_s)
         calls = [
-            append([(group.attempt_log.keys, group.frames) for group in batch], ttl_s)
+            append([(group.attempt_log.keys, group.frames) for group in batch], ttl_s, grace_s)
             for batch in batches
         ]
         waiting = sum(group.events for batch in batches for group in batch)
@@ -339,6 +346,7 @@ def _group(attempt_log: AttemptLog, lines: list[bytes], last: Event, now: float)
             status,
             usage,
             attempt_log.notice(last) if status else b"",
+            attempt_log.retention_s if status else "",
         ),
     )
 

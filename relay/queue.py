@@ -138,7 +138,7 @@ class Queue:
         settings, now = self._connection.settings, self._connection.now()
         record = new_record(
             request, queue, tenant, job_id or new_job_id or uuid4().hex, retry_of=retry_of,
-            policy=settings.conversation_policy, is_told=self._has_webhooks(tenant.name),
+            settings=settings, is_told=self._has_webhooks(tenant.name),
         )  # fmt: skip
         record, reservation = self._limits.priced(record, request, tenant)
         follower = first_of(record, first_follower, settings.lease_s if expects_follower else None)
@@ -168,7 +168,7 @@ class Queue:
         await self._check(request, tenant)
         settings, now = self._connection.settings, self._connection.now()
         record = new_record(
-            request, queue, tenant, once.job_id, policy=settings.conversation_policy,
+            request, queue, tenant, once.job_id, settings=settings,
             is_told=self._has_webhooks(tenant.name),
         )  # fmt: skip
         record, reservation = self._limits.priced(record, request, tenant)
@@ -453,8 +453,8 @@ class Queue:
         """
         record = await self._records.get(job_id)
         cancelled = Cancelled(by=by, reason=reason)
-        ttl_s = int(self._connection.settings.log_ttl_s)
-        ended = await self._connection.call(jobs.end(job_id, cancelled, ttl_s=ttl_s))
+        settings = self._connection.settings
+        ended = await self._connection.call(jobs.end(job_id, cancelled, settings))
         if ended is not None:
             self._connection.observer.on_ended(
                 record.queue, ended.priority, ended.tenant, "cancelled"

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 
 from contract import redis_keys
-from contract.errors import AmbiguousId, JobNotFound, NewerVersion
+from contract.errors import AmbiguousId, JobNotFound, JobNotKept, NewerVersion
 from contract.jobs import (
     AnyRequest,
     JobPage,
@@ -181,7 +181,10 @@ class Records:
 
     async def request(self, job_id: str) -> AnyRequest:
         """The request of a job; raises JobNotFound, NewerVersion, RelayUnavailable."""
-        fields = await self._hash(job_id, ("id", "compacted", "request"), b"request")
+        names = ("id", "compacted", "request", "retention_s")
+        fields = await self._hash(job_id, names, b"request")
+        if b"request" not in fields and fields.get(b"retention_s") == b"0":
+            raise JobNotKept.of(job_id)
         if b"request" not in fields:
             raise JobNotFound(
                 f"the request of job {job_id} is not kept: it has more than 64 KiB, and the job "

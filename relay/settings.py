@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from contract.conversations import ConversationPolicy
+from contract.requests import Retention
 from contract.settings import MOST_BYTES, YEARS_S, FleetSettings, Seconds
 from contract.usage import Prices
 
@@ -23,6 +24,12 @@ class RelaySettings(FleetSettings):
     query names files: `?ssl_ca_certs=/ca.pem&ssl_certfile=/me.pem&ssl_keyfile=/me.key`."""
     log_ttl_s: Seconds = 86400
     """Seconds that a record and its log live after the job's end."""
+    retention: Retention = "ttl"
+    """How long the texts of jobs are kept whose API key and request say nothing: `none`, seconds,
+    or `ttl`, which is `log_ttl_s`. Requests may ask for less, and keys for anything."""
+    retention_grace_s: Annotated[float, Field(ge=1, le=600)] = 10
+    """Seconds after the end of a job with the retention `none` for which its followers can still
+    read its events."""
     compact_after_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 300
     """Seconds after a job's end at which its log and record are compacted, in which they take a
     quarter of the memory or less; readers notice nothing. 0: never."""

@@ -280,7 +280,7 @@ class Worker:
         run = Run(
             job=job,
             backend=reservation.adapter,
-            packer=reservation.packer_for(record.tenant),
+            packer=reservation.packer_for(record.tenant, keeps=record.retention_s is None),
             prompt_slot=reservation.prompt_slot,
             attempt_log=log,
             observer=RunReports(record.id, reservation, state.affinity, self._reporter),

@@ -129,6 +129,7 @@ class JobWindow:
                 "on_disconnect": "continue",
                 "deadline_s": None,
                 "callback_url": None,  # of the batch, not of its rows
+                "retention": "ttl",  # the batch deletes them as their answers are stored
                 "metadata": {"batch_id": self._batch.id, "custom_id": waiting.row.custom_id},
             }
         )

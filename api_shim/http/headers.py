@@ -19,7 +19,9 @@ from contract.requests import (
     OnNoWorker,
     Priority,
     Request,
+    Retention,
     disconnect_policy,
+    retention_of,
 )
 from contract.webhooks.webhook_models import checked_url
 
@@ -122,6 +124,12 @@ SessionHeader = Annotated[
 ]
 
 
+def _possible_retention(text: str | None) -> str | None:
+    if text is not None:
+        retention_of(text)
+    return text
+
+
 def _checked_url(text: str | None) -> str | None:
     return None if text is None else checked_url(text)
 
@@ -135,6 +143,17 @@ WebhookHeader = Annotated[
         examples=["https://example.com/hooks"],
     ),
     AfterValidator(_checked_url),
+]
+RetentionHeader = Annotated[
+    str | None,
+    Header(
+        alias="X-Fleet-Retention",
+        pattern=r"^(none|ttl|[1-9][0-9]{0,8})$",
+        description="Instead of the body's `retention`: how long the texts of the job are kept "
+        "after its end: `none`, seconds, or `ttl` for as long as the fleet keeps any.",
+        examples=["none"],
+    ),
+    AfterValidator(_possible_retention),
 ]
 BACKEND_NAME: Final = r"^[a-z][a-z0-9_-]{0,39}$"
 BackendHeader = Annotated[
@@ -166,6 +185,7 @@ class Preferences(NamedTuple):
     conversation_policy: ConversationPolicy | None = None
     busy_wait_s: float | None = None
     callback_url: str | None = None
+    retention: Retention | None = None
 
     def over(self, request: AnyKind) -> AnyKind:
         """The request with the headers' values in place of its own.
@@ -180,6 +200,7 @@ class Preferences(NamedTuple):
             "not_before": self.not_before,
             "busy_wait_s": self.busy_wait_s,
             "callback_url": self.callback_url,
+            "retention": self.retention,
         }
         if isinstance(request, ChatRequest):
             values["conversation"] = self.conversation
@@ -201,6 +222,7 @@ async def _preferences(
     session: SessionHeader = None,
     busy_wait: BusyWaitHeader = None,
     webhook: WebhookHeader = None,
+    retention: RetentionHeader = None,
 ) -> Preferences:
     return Preferences(
         idempotency_key,
@@ -213,6 +235,7 @@ async def _preferences(
         conversation_policy,
         busy_wait,
         webhook,
+        None if retention is None else retention_of(retention),
     )
 
 

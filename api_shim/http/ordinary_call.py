@@ -20,7 +20,7 @@ _SPECIAL: Final = frozenset(
     {
         b"idempotency-key", b"x-fleet-priority", b"x-fleet-on-disconnect", b"x-fleet-on-no-worker",
         b"x-fleet-not-before", b"content-encoding", b"origin", b"x-fleet-conversation-policy",
-        b"sec-fetch-site", b"x-fleet-busy-wait", b"x-fleet-webhook",
+        b"sec-fetch-site", b"x-fleet-busy-wait", b"x-fleet-webhook", b"x-fleet-retention",
     }
 )  # fmt: skip
 _SESSION: Final = SESSION.encode()

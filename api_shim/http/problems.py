@@ -30,6 +30,7 @@ from contract.errors import (
     InternalError,
     InvalidRequest,
     JobNotFound,
+    JobNotKept,
     KeyReused,
     LastAdmin,
     NotAllowed,
@@ -190,6 +191,7 @@ _STATUS: Final[Mapping[type[Exception], int]] = {
     UnknownQueue: 404,
     UnknownAlias: 404,
     JobNotFound: 404,
+    JobNotKept: 410,
     AmbiguousId: 409,
     NotAuthenticated: 401,
     NotAllowed: 403,
@@ -414,7 +416,7 @@ def install(app: FastAPI, envelopes: Mapping[str, Envelope]) -> None:
         app.add_exception_handler(kind, answer)
 
 
-Documented = Literal[400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 429, 500, 503]
+Documented = Literal[400, 401, 403, 404, 405, 406, 409, 410, 413, 415, 422, 429, 500, 503]
 
 
 def documented(*statuses: Documented) -> dict[int | str, dict[str, Any]]:
@@ -441,6 +443,7 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
     "(`idempotency_key_reused`), an earlier message of the conversation has not ended "
     "(`conversation_busy`; `job` is its id), the job is not a dead letter (`not_dead`), or this "
     "shim was not started by `fleet up` (`not_supervised`).",
+    410: "The job has ended and its texts were not kept (`job_not_kept`).",
     413: "The body is larger than FLEET_MAX_BODY_BYTES.",
     415: "The body is not application/json.",
     422: "A field is missing, unknown or out of range (`errors` names it).",

@@ -73,7 +73,7 @@ _TOLD: Final[dict[int | str, dict[str, Any]]] = {
     "/{id}/events",
     operation_id="follow_job",
     response_class=Response,
-    responses={**_TOLD, **documented(400, 404, 406, 409, 503)},
+    responses={**_TOLD, **documented(400, 404, 406, 409, 410, 503)},
 )
 async def follow(
     id: JobId,

@@ -19,6 +19,7 @@ from contract.redis_keys import JOB_ID_BEGINNING
 from contract.requests import Kind
 from contract.result import Fold, Result, Status
 from contract.wire import WireModel
+from relay.admission.retention import demand_kept
 from relay.scheduling.later import shown
 
 JobId = Annotated[
@@ -128,7 +129,7 @@ def _is_cursor(text: str) -> bool:
     "/{id}",
     operation_id="get_job",
     response_model=JobView,
-    responses=documented(404, 409, 422, 503),
+    responses=documented(404, 409, 410, 422, 503),
 )
 async def get(
     id: JobId,
@@ -150,6 +151,9 @@ async def get(
             if await dependencies.open_calls.run(waiting, request.receive) is CallEnding.FINISHED:
                 follower.returns()
         record = await dependencies.records.get(record.id)
+    if result:
+        connection = dependencies.connection
+        demand_kept(record, connection.settings, connection.now())
     long = LongAnswer(dependencies.log, record.id, ("content", "thinking"))
     view = await _view(dependencies, record, long if result else None)
     return long.whole(json_response(view, record.id))
@@ -168,7 +172,7 @@ class JobRequest(WireModel):
     "/{id}/request",
     operation_id="get_job_request",
     response_model=JobRequest,
-    responses=documented(404, 409, 503),
+    responses=documented(404, 409, 410, 503),
 )
 async def get_request(id: JobId, dependencies: Injected, caller: Caller) -> Response:
     """Get the request of a job, to repeat it; large ones are as large as they were sent."""

@@ -38,12 +38,14 @@ from contract.redis_keys import backend_of, queue_name
 from contract.requests import LONGEST_DEADLINE_S, OnNoWorker, Route
 from contract.roster import QueueView
 from contract.tenants import Tenant
+from relay.admission.retention import check_retention
 from relay.followers import Followers
 from relay.idempotency import Hold, Idempotency, Key, hold_of
 from relay.position import NO_WORKER
 from relay.queue import Once, Queue
 from relay.roster import Roster
 from relay.scripts.jobs import HeldKey
+from relay.settings import RelaySettings
 from relay.subscriber import Subscriber, UpcomingJob
 from relay.webhooks.webhook_store import WebhookStore
 from telemetry.tracing import Tracing
@@ -77,6 +79,7 @@ class SubmissionServices(NamedTuple):
     demand_room: Callable[[], None]
     """Raises RelayFull while the disk of Redis has no room for new jobs."""
     webhooks: WebhookStore
+    settings: RelaySettings
 
 
 class Submission:
@@ -139,6 +142,7 @@ class Submission:
 
     async def _accept(self, request: AnyRequest) -> tuple[JobRecord, QueuePlace]:
         request, key = self._preferences.over(request), None
+        check_retention(request, self.tenant, self._services.settings)
         if request.callback_url is not None:
             await self._services.webhooks.demand_callbacks(self.tenant.name)
         if (idempotency_key := self._preferences.idempotency_key) is not None:

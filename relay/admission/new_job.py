@@ -4,13 +4,14 @@ from typing import Final
 
 from contract import redis_keys
 from contract.chat import ChatRequest
-from contract.conversations import ConversationPolicy, turn_of
+from contract.conversations import turn_of
 from contract.errors import InvalidRequest
 from contract.events import Queued
 from contract.images import inline_bytes
 from contract.jobs import AnyRequest, JobRecord
 from contract.tenants import DEFAULT_TENANT, Tenant
 from contract.wire import VERSION, encode
+from relay.admission.retention import kept_s
 from relay.connection import Argument
 from relay.order import Arrival, Bounds, arrival
 from relay.records import to_hash
@@ -43,17 +44,12 @@ def check_images(request: AnyRequest, settings: RelaySettings) -> None:
 
 
 def new_record(
-    request: AnyRequest,
-    queue: str,
-    tenant: Tenant,
-    job_id: str,
-    *,
-    retry_of: str | None = None,
-    policy: ConversationPolicy,
-    is_told: bool,
-) -> JobRecord:
-    """The record of a new job; `policy` is for messages that name none, `is_told` for webhooks."""
-    trace, route, turn = current_trace(), request.route, turn_of(request, tenant.name, policy)
+    request: AnyRequest, queue: str, tenant: Tenant, job_id: str, *,
+    retry_of: str | None = None, settings: RelaySettings, is_told: bool,
+) -> JobRecord:  # fmt: skip
+    """The record of a new job; `settings` are for what it leaves open, `is_told` for webhooks."""
+    trace, route = current_trace(), request.route
+    turn = turn_of(request, tenant.name, settings.conversation_policy)
     return JobRecord(
         id=job_id,
         v=VERSION,
@@ -70,6 +66,7 @@ def new_record(
         created_at=0.0,
         on_disconnect=request.on_disconnect,
         busy_wait_s=request.busy_wait_s,
+        retention_s=kept_s(request.retention, tenant, settings),
         retry_of=retry_of,
         not_before=request.not_before,
         after=_once(request.after),
@@ -106,9 +103,9 @@ def new_job(
 ) -> tuple[NewJob, Arrival]:
     """What the scripts write of a job, and its place in the order; `now` is in unix seconds."""
     asked = later.stored(request)
-    if asked.busy_wait_s is not None:
-        # The record has it, so that workers of the version before can read the request.
-        asked = asked.model_copy(update={"busy_wait_s": None})
+    if asked.busy_wait_s is not None or asked.retention is not None:
+        # The record has them, so that workers of the version before can read the request.
+        asked = asked.model_copy(update={"busy_wait_s": None, "retention": None})
     body = encode(asked)
     fields: dict[str, Argument] = to_hash(record, body)
     metadata = fields.get("metadata")

@@ -12,6 +12,7 @@ from contract.requests import Route
 from contract.result import Status
 from relay.connection import Argument, Hash, ScriptCall, pairs
 from relay.scripts.loader import load
+from relay.settings import RelaySettings
 
 
 class Begun(NamedTuple):
@@ -138,6 +139,8 @@ class NewFrames(NamedTuple):
     """What the job has used, with that event: `relay.usage.ended_job.EndedJobUsage` as JSON."""
     notice: bytes = b""
     """What webhooks are told, with that event: `relay.webhooks.notices.Notice` as JSON."""
+    retention_s: str = ""
+    """How long its texts are kept after that event, 0: not at all; empty: as others."""
 
 
 def keys_of(job_id: str) -> tuple[str, str, str]:
@@ -151,19 +154,19 @@ is shorter than what this attempt has written, because Redis restarted with olde
 
 
 def append(
-    jobs: Sequence[tuple[tuple[str, str, str], NewFrames]], ttl_s: int
+    jobs: Sequence[tuple[tuple[str, str, str], NewFrames]], ttl_s: int, grace_s: int
 ) -> ScriptCall[list[int]]:
     """Add frames to the logs of any jobs and publish them; what is there already counts.
 
     Each job, once, with its `keys_of`. Record and log of a job whose terminal event is written
-    live for `ttl_s` seconds more; it has no followers then. Returns WRITTEN, REFUSED or TORN for
-    each job.
+    live for `ttl_s` seconds more, or as its `retention_s` says; a log that is not to be kept can
+    be read for `grace_s`. Returns WRITTEN, REFUSED or TORN for each job.
     """
     keys: list[str] = [
         redis_keys.LIVE, redis_keys.DEADLINES, redis_keys.FOLLOWED, redis_keys.UNSETTLED,
         redis_keys.PARENTS, redis_keys.OUTBOX,
     ]  # fmt: skip
-    args: list[Argument] = [ttl_s]
+    args: list[Argument] = [ttl_s, grace_s]
     for its_keys, frames in jobs:
         keys += its_keys
         args += frames
@@ -226,12 +229,14 @@ class Ended(NamedTuple):
 
 
 def end(
-    job_id: str, terminal: Failed | Cancelled, *, ttl_s: int, dead: bool = False
+    job_id: str, terminal: Failed | Cancelled, settings: RelaySettings, *, dead: bool = False
 ) -> ScriptCall[Ended | None]:
     """Take a job from its holder, if any, and log its terminal event; None if it had ended.
 
-    Its record and log live for `ttl_s` seconds more; `dead` lists it as a dead letter.
+    Its record and log live on as the settings and its retention say; `dead` lists it as a dead
+    letter.
     """
+    ttl_s = int(settings.dead_ttl_s if dead else settings.log_ttl_s)
     keys = [
         redis_keys.record(job_id),
         redis_keys.log(job_id),
@@ -246,6 +251,7 @@ def end(
     ]
     args: list[Argument] = [
         job_id, redis_keys.channel(job_id), terminal.type, ttl_s, event_fields(terminal), int(dead),
+        int(settings.retention_grace_s),
     ]  # fmt: skip
     return ScriptCall(load("jobs/end"), keys, args, _ended)
 

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 
 from contract import redis_keys
-from contract.cost import prompt_estimate
+from contract.cost import BYTES_A_TOKEN, prompt_estimate
 from contract.errors import JobNotFound, NewerVersion
 from contract.usage import NANO, UsageCounts
 from contract.wire import decode
@@ -156,8 +156,14 @@ class Settlement:
                         meter.add_frame(frame)
             request = await self._records.request(entry.job_id)
         except (JobNotFound, NewerVersion):
-            return meter.counts(lambda: 0) if meter.attempts else None
+            tokens = await self._tokens_without_request(entry.job_id)
+            return meter.counts(lambda: tokens) if meter.attempts else None
         return meter.counts(lambda: prompt_estimate(request)) if meter.attempts else None
+
+    async def _tokens_without_request(self, job_id: str) -> int:
+        """The estimated tokens of a prompt that was not kept, by the size of its request."""
+        facts = await self._connection.command("HGET", redis_keys.record(job_id), "facts")
+        return int(json.loads(facts or b"{}").get("bytes") or 0) // BYTES_A_TOKEN
 
     async def _write(self, part: Part) -> bool:
         """Settle a part; False if another process has moved the tenant's mark meanwhile."""

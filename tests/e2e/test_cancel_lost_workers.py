@@ -111,7 +111,7 @@ async def test_a_silent_backend_is_let_go_of_although_the_shim_died_in_the_cance
 ) -> None:
     env = LONG_LEASE | {"FLEET_RENEW_S": "0.3"}
     async with running(redis_url, tmp_path, SILENCE, **env) as (relay, server, _, job):
-        end = jobs.end(job, Cancelled(by="caller"), ttl_s=60)
+        end = jobs.end(job, Cancelled(by="caller"), relay.connection.settings)
         await relay.connection.call(end)  # and then no more
 
         await server.seen.until(lambda seen: seen.aborted == 1, limit_s=2.0)

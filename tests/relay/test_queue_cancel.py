@@ -113,7 +113,7 @@ async def test_a_claim_that_is_slower_than_the_cancel_begins_nothing(redis_url: 
 
 async def half_cancelled(relay: Relay, job: str) -> None:
     """Its shim died between end and release."""
-    await relay.connection.call(jobs.end(job, Cancelled(by="caller"), ttl_s=60))
+    await relay.connection.call(jobs.end(job, Cancelled(by="caller"), relay.connection.settings))
 
 
 @pytest.mark.parametrize("phase", [queued, claimed, running, waiting_again, delayed])

@@ -103,11 +103,14 @@ class Packer:
         self._notify_capacity()
 
     async def embed(
-        self, request: EmbedRequest, tenant: str = ""
+        self, request: EmbedRequest, tenant: str = "", *, keeps: bool = True
     ) -> Stream[Phase | Vectors | Done]:
-        """The vectors of one job of a tenant, in order, in blocks; raises BackendError."""
+        """The vectors of one job of a tenant, in order, in blocks; raises BackendError.
+
+        `keeps`: whether they may be cached.
+        """
         scope = "" if self._rules.shares_vectors else tenant
-        options, job = PackingOptions.of(request), EmbedJob(texts_of(request), scope)
+        options, job = PackingOptions.of(request), EmbedJob(texts_of(request), scope, keeps=keeps)
         self._jobs.add(job)
         self._recent_counts.append(request.count)
         self._max_texts = self._budget(request.model).texts
@@ -178,7 +181,9 @@ class Packer:
     def _keep(self, options: PackingOptions, rows: Mapping[QueuedText, bytes]) -> None:
         if self._memory is None or self.packs(options.model) is False or len(self._puts) >= _PUTS:
             return
-        named = {_name(options, each.text, each.scope): row for each, row in rows.items()}
+        named = {
+            _name(options, each.text, each.scope): row for each, row in rows.items() if each.keeps
+        }
         task = asyncio.create_task(self._memory.put(named))
         self._puts.add(task)
         task.add_done_callback(self._puts.discard)
@@ -202,6 +207,8 @@ class ExpectedJob:
         """Made by `Packer.expect_job`, which has counted it; `count` changes that number."""
         self.tenant = ""
         """Whose job it is, once that is known."""
+        self.keeps = True
+        """Whether its vectors may be cached."""
         self._packer = packer
         self._count = count
         self._is_expected = True
@@ -209,7 +216,7 @@ class ExpectedJob:
     def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """Embed the job's texts together with those of other jobs; raises BackendError."""
         self.settle()
-        return self._packer.embed(request, self.tenant)
+        return self._packer.embed(request, self.tenant, keeps=self.keeps)
 
     def settle(self) -> None:
         """Expect the job no longer; a second call changes nothing."""

@@ -100,13 +100,15 @@ class ExpectedPairs:
         """Made by `PairPacker.expect_job`."""
         self.tenant = ""
         """Whose job it is, once that is known."""
+        self.keeps = True
+        """Whether its scores may be cached."""
         self._expected = expected
 
     async def rerank(self, request: RerankRequest) -> Stream[Phase | Scores | Done]:
         """Score the job's pairs together with those of other jobs; raises BackendError."""
         texts = tuple(json_line(pair).decode() for pair in request.pairs)
         fields: dict[str, Any] = {"truncate": False} if request.truncate is False else {}
-        self._expected.tenant = self.tenant
+        self._expected.tenant, self._expected.keeps = self.tenant, self.keeps
         packed = EmbedRequest(model=request.model, input=texts, **fields)
         with _renamed(_INPUT, _DOCUMENTS):
             async with aclosing(self._expected.embed(packed)) as events:

@@ -20,12 +20,14 @@ _BLOCK_BYTES: Final = 512 * 1024
 class QueuedText:
     """A text that is embedded once for all jobs that need it."""
 
-    __slots__ = ("jobs", "key", "rank", "request", "scope", "since", "text", "tokens")
+    __slots__ = ("jobs", "keeps", "key", "rank", "request", "scope", "since", "text", "tokens")
 
     def __init__(self, key: Hashable, job: "EmbedJob", at: int, rank: int, since: float) -> None:
         """The text `at` of a job; `since` is the loop's time, the lowest `rank` is sent first."""
         self.key = key
         self.scope = job.scope
+        self.keeps = False
+        """Whether its vector may be cached, by one of its jobs."""
         self.text = job.texts[at]
         self.tokens = job.tokens[at]
         self.rank = rank
@@ -50,8 +52,12 @@ class QueuedText:
 class EmbedJob:
     """The texts of one job, and its rows until they are yielded."""
 
-    def __init__(self, texts: Sequence[Text], scope: str = "") -> None:
-        """No text is queued yet; vectors are shared among jobs of the same `scope`."""
+    def __init__(self, texts: Sequence[Text], scope: str = "", *, keeps: bool = True) -> None:
+        """No text is queued yet; vectors are shared among jobs of the same `scope`.
+
+        `keeps`: whether they may be cached.
+        """
+        self.keeps = keeps
         self.texts = texts
         self.scope = scope
         self.tokens = [tokens_of(text) for text in texts]
@@ -187,6 +193,7 @@ class TextQueue:
         if queued is None:
             job.rank = max(job.rank + 1, self._rank)
             queued = self.waiting[key] = QueuedText(key, job, at, job.rank, now)
+        queued.keeps = queued.keeps or job.keeps
         queued.jobs.setdefault(job, []).append(at)
         job.pending.add(queued)
 

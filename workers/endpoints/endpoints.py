@@ -200,10 +200,14 @@ class Reservation:
         """Which jobs neither this endpoint nor another one with a free slot may run now."""
         return self._pool.limits(self._queue, self._endpoint)
 
-    def packer_for(self, tenant: str) -> Embed | Rerank | None:
-        """What runs a tenant's job instead of the adapter (embedding/packer.py, pair_packer.py)."""
+    def packer_for(self, tenant: str, *, keeps: bool = True) -> Embed | Rerank | None:
+        """What runs a tenant's job instead of the adapter (embedding/packer.py, pair_packer.py).
+
+        `keeps`: whether its vectors may be cached.
+        """
         if self._expected_job is not None:
             self._expected_job.tenant = tenant
+            self._expected_job.keeps = keeps
         return self._expected_job
 
     def move(

@@ -81,7 +81,7 @@ class ResponseStore:
             raise Refusal(
                 "response_not_found",
                 f"Response with id '{response_id[:64]}' not found: it was never stored, was "
-                "deleted, or ended so long ago that its log has expired.",
+                "deleted, or ended so long ago that its log has expired, or its retention is none.",
                 status=404,
             )
         return found

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from contract.errors import InvalidRequest
+from contract.requests import Retention, retention_of
 from contract.tenants import EVERY, USE, IssuedKey, KeyFacts
 from contract.wire import encode
 from fleet.cli.commands.options import All, Json, Limit, Url
@@ -44,6 +45,15 @@ Models = Annotated[
 ]
 Backends = Annotated[str | None, typer.Option(help="Only these backends, in the same way.")]
 
+Kept = Annotated[
+    str | None,
+    typer.Option(
+        "--retention",
+        help="How long the texts of its jobs are kept after their end at most: none, seconds, or "
+        "ttl for as long as the fleet keeps any.",
+    ),
+]
+
 _COLUMNS: Final = (
     "id", "tenant", "may", "only", "weight", "jobs", "tokens", "limits", "name", "created", "used",
     "expires",
@@ -53,6 +63,13 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def _names(text: str | None) -> list[str] | None:
     return None if text is None else [each.strip() for each in text.split(",") if each.strip()]
+
+
+def _retention(text: str | None) -> Retention | None:
+    try:
+        return None if text is None else retention_of(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--retention") from None
 
 
 def _permissions(allow: str | None) -> list[str] | None:
@@ -88,6 +105,7 @@ def create(
     allow: Allow = None,
     models: Models = None,
     backends: Backends = None,
+    retention: Kept = None,
     limit_jobs: WaitingJobs = None,
     limit_tokens: WaitingTokens = None,
     limit_tokens_minute: TokensMinute = None,
@@ -104,7 +122,7 @@ def create(
     """Create a key and print it, only this once. The first key must be an admin's (--admin)."""
     fields = {
         "weight": weight, "admin": admin, "permissions": _permissions(allow), "name": name,
-        "models": _names(models), "backends": _names(backends),
+        "models": _names(models), "backends": _names(backends), "retention": _retention(retention),
         "limit_jobs": limit_jobs, "limit_tokens": limit_tokens,
         "limit_tokens_minute": limit_tokens_minute, "limit_tokens_day": limit_tokens_day,
         "limit_spend_day": limit_spend_day, "limit_spend_month": limit_spend_month,
@@ -193,6 +211,7 @@ def update(
     allow: Allow = None,
     models: Models = None,
     backends: Backends = None,
+    retention: Kept = None,
     limit_jobs: WaitingJobs = None,
     limit_tokens: WaitingTokens = None,
     limit_tokens_minute: TokensMinute = None,
@@ -214,7 +233,7 @@ def update(
     }  # fmt: skip
     given: dict[str, Any] = {
         "weight": weight, "permissions": _permissions(allow), "models": _names(models),
-        "backends": _names(backends), "name": name,
+        "backends": _names(backends), "name": name, "retention": _retention(retention),
     }  # fmt: skip
     fields = {name: value for name, value in given.items() if value is not None}
     fields |= {name: value or None for name, value in limits.items() if value is not None}

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- KEYS live deadlines followed unsettled parents outbox (log record audience)...
--- ARGV ttl_s (id channel nonce length last frames status usage notice)...
+-- ARGV ttl_s grace_s (id channel nonce length last frames status usage notice retention_s)...
 -- Appends and publishes frames of several jobs, those of a job as one entry with the id of its last
 -- frame, if its log has this many entries and its record this nonce. status is '' unless the last
 -- frame is a terminal event, which closes the record and adds usage (JSON) to unsettled; if webhooks
@@ -8,9 +8,10 @@
 -- The last two are channels, too. Returns for each job: 1 they are in the log, also from an earlier
 -- run; 0 refused, the record has another nonce; 2 the log is shorter than what the attempt has
 -- appended, because Redis has lost recent writes.
+-- include shared/retention.lua
 local answer, live, deadlines, followed, unsettled, parents, outbox =
     {}, unpack(KEYS, 1, 6)
-local function close(id, log, record, audience, status, usage, notice)
+local function close(id, log, record, audience, status, usage, notice, retention_s)
     local time = redis.call('TIME')
     local at = string.format('%.6f', time[1] + time[2] / 1e6)
     redis.call('HSET', record, 'status', status, 'ended_at', at)
@@ -19,8 +20,7 @@ local function close(id, log, record, audience, status, usage, notice)
         redis.call('ZADD', parents, at, id)
         redis.call('PUBLISH', parents, id)
     end
-    redis.call('EXPIRE', record, ARGV[1])
-    redis.call('EXPIRE', log, ARGV[1])
+    keep(record, log, ARGV[1], ARGV[2], retention_s)
     redis.call('DEL', audience)
     redis.call('ZREM', live, id)
     redis.call('ZREM', deadlines, id)
@@ -33,15 +33,17 @@ local function close(id, log, record, audience, status, usage, notice)
 end
 for i = 1, (#KEYS - 6) / 3 do
     local log, record, audience = unpack(KEYS, 4 + i * 3, 6 + i * 3)
-    local id, channel, nonce, length, last, frames, status, usage, notice =
-        unpack(ARGV, i * 9 - 7, i * 9 + 1)
+    local id, channel, nonce, length, last, frames, status, usage, notice, retention_s =
+        unpack(ARGV, i * 10 - 7, i * 10 + 2)
     local is_length, wanted = redis.call('XLEN', log), tonumber(length)
     local is_held = redis.call('HGET', record, 'nonce') == nonce
     if is_held and is_length == wanted then
         redis.call('XADD', log, last, 'f', frames)
         redis.call('PUBLISH', channel, frames)
         answer[i] = 1
-        if status ~= '' then close(id, log, record, audience, status, usage, notice) end
+        if status ~= '' then
+            close(id, log, record, audience, status, usage, notice, retention_s)
+        end
     else
         local same = redis.call('XRANGE', log, last, last)[1]
         if same and same[2][2] == frames then answer[i] = 1

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- KEYS record log live deadlines dead audience followed unsettled parents outbox
--- ARGV id channel status ttl_s terminal is_dead (1 or 0)
+-- ARGV id channel status ttl_s terminal is_dead (1 or 0) grace_s
 -- Takes a job from its holder and appends its terminal event (JSON, as in shared/event.lua); a
 -- dead letter is added to dead. A job that was started, or for which something is reserved, is added
 -- to unsettled; what it used is in its log. If other jobs wait for it, its id is added to parents,
@@ -10,14 +10,15 @@
 -- Returns {priority, tenant}; false: it had ended before, or does not exist.
 -- include shared/event.lua
 -- include shared/ended.lua
+-- include shared/retention.lua
 local record, log, live, deadlines, dead, audience, followed, unsettled, parents, outbox =
     unpack(KEYS)
-local id, channel, new_status, ttl_s, terminal, is_dead = unpack(ARGV)
+local id, channel, new_status, ttl_s, terminal, is_dead, grace_s = unpack(ARGV)
 local status, attempt, priority, tenant, started, reserved, kind, backend, model, price, children,
-    webhook, callback_url, created_at =
+    webhook, callback_url, created_at, retention_s =
     unpack(redis.call('HMGET', record, 'status', 'attempt', 'priority', 'tenant', 'started_at',
                       'reserved_tokens', 'kind', 'backend', 'model', 'price', 'children',
-                      'webhook', 'callback_url', 'created_at'))
+                      'webhook', 'callback_url', 'created_at', 'retention_s'))
 if not status then
     redis.call('ZREM', live, id)
     redis.call('ZREM', deadlines, id)
@@ -39,8 +40,7 @@ if is_dead == '1' then
     redis.call('HSET', record, 'dead_at', exact(now))
     redis.call('ZADD', dead, exact(now), id)
 end
-redis.call('EXPIRE', record, ttl_s)
-redis.call('EXPIRE', log, ttl_s)
+keep(record, log, ttl_s, grace_s, retention_s or '')
 redis.call('DEL', audience)
 redis.call('ZREM', live, id)
 redis.call('ZREM', deadlines, id)

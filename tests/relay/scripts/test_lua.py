@@ -35,6 +35,7 @@ from relay.metrics import totals
 from relay.order import Arrival, Bounds, ClaimFilter
 from relay.scripts import batches, jobs, queues, table_scripts, turn_scripts
 from relay.scripts.loader import load, source
+from relay.settings import RelaySettings
 from relay.usage import limits, settlement
 from relay.webhooks import delivery_queue, receivers
 
@@ -119,11 +120,11 @@ CALLS: dict[str, ScriptCall[Any]] = {
     ),
     "jobs/adopt": jobs.adopt(OTHER, JOB, 1),
     "jobs/unblock": jobs.unblock(JOB, 1, None),
-    "jobs/append": jobs.append([FRAME], 1),
+    "jobs/append": jobs.append([FRAME], 1, 1),
     "jobs/hand_over": jobs.hand_over(JOB, 1, Queued(queue=QUEUE), counts=True, is_lost=False),
     "jobs/move": jobs.move(RECORD, "{}", Queued(queue=QUEUE)),
     "jobs/may_move": jobs.may_move(JOB, 1),
-    "jobs/end": jobs.end(JOB, Cancelled(by="caller"), ttl_s=1),
+    "jobs/end": jobs.end(JOB, Cancelled(by="caller"), RelaySettings()),
     "jobs/statuses": jobs.statuses([JOB, OTHER]),
     "jobs/compact": compactor.compact(JOB, ended_at="1.0", length=1, moved=[], entries=[]),
     "jobs/forget": jobs.forget([JOB], "t"),

@@ -66,3 +66,21 @@ async def test_tenants_that_trust_each_other_share_vectors() -> None:
 
         assert stage.sizes == [1, 1]
         assert not any(":" in name for name in memory.rows)
+
+
+async def test_vectors_of_a_job_that_is_not_kept_are_not_cached() -> None:
+    memory = Memory()
+    async with packing(max_requests=1, memory=memory) as stage:
+        await stage.trusted(SLOW)
+        memory.rows.clear()
+        expected = stage.packer.expect_job()
+        expected.tenant, expected.keeps = "ann", False
+        async with aclosing(expected.embed(request("secret", model=SLOW))) as events:
+            async for _ in events:
+                pass
+        await embedded(stage.packer, "ann", "other")
+        async with asyncio.timeout(5):
+            while not memory.rows:
+                await asyncio.sleep(0)
+
+        assert len(memory.rows) == 1

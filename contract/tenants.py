@@ -144,7 +144,19 @@ class Tenant(UsageLimits):
     def require(self, permission: Permission) -> None:
         """Raise NotAllowed, with the name of the permission, unless its key has it."""
         if not self.may(permission):
-            raise NotAllowed(_lacking(permission), permission=permission)
+            raise NotAllowed(self._lacking(permission), permission=permission)
+
+    def _lacking(self, permission: Permission) -> str:
+        """What to say of a permission that its key lacks: how to add it, and nothing else."""
+        if permission == "admin":
+            return "This requires an admin's key."
+        words: tuple[str, ...] = self.permissions
+        if set(USE) <= set(words):
+            words = ("use", *(word for word in words if word not in USE))
+        return (
+            f"This requires the permission {permission}, which this key does not have: an admin "
+            f"can give it (`fleet keys update ID --allow {','.join((*words, permission))}`)."
+        )
 
     @property
     def is_limited(self) -> bool:
@@ -168,15 +180,6 @@ class Tenant(UsageLimits):
     def may_use_backend(self, backend: str) -> bool:
         """Whether its key may use the backend of this name."""
         return self.backends is None or fits_backend(self.backends, backend)
-
-
-def _lacking(permission: Permission) -> str:
-    if permission == "admin":
-        return "This requires an admin's key."
-    return (
-        f"This requires the permission {permission}, which this key does not have: an admin can "
-        f"give it (`fleet keys update ID --allow use,{permission}`)."
-    )
 
 
 DEFAULT_TENANT: Final = Tenant(name="default", admin=True, permissions=EVERY)

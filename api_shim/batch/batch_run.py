@@ -207,8 +207,9 @@ class BatchRun:
         if not is_whole:
             code = KEY_REVOKED if is_revoked else f"batch_{status}"
             async with aclosing(self._source(done)) as source:
-                await self._fail_unfinished(source, code)
+                unfinished = await self._fail_unfinished(source, code)
             await self._parts.flush()
+            is_revoked = is_revoked and unfinished > 0
         finisher = BatchFinisher(self._dependencies, self._batches, self._lease)
         errors = (_REVOKED,) if is_revoked else ()
         if await finisher.finish("failed" if is_revoked else status, errors):
@@ -329,21 +330,31 @@ class BatchRun:
             await self._parts.flush()
         return bool(ended_ids)
 
-    async def _fail_unfinished(self, source: RowReader, code: str) -> None:
-        """Give each remaining row a result: that of its job if it has ended, else this code."""
+    async def _fail_unfinished(self, source: RowReader, code: str) -> int:
+        """Give each remaining row a result: that of its job if it has ended, else this code.
+
+        Returns how many got the code.
+        """
+        count = 0
         while rows := await source.take(_AT_ONCE):
             ids = [job_id_of(self._batch.id, row.number) for row in rows]
             may_exist = [id for id, row in zip(ids, rows, strict=True) if row.number < self._issued]
             known = dict(zip(may_exist, await self._rows.statuses(may_exist), strict=True))
             for id, row in zip(ids, rows, strict=True):
-                await self._fail_row(row, id, code, exists=known.get(id) is not None)
+                exists = known.get(id) is not None
+                count += await self._is_row_failed(row, id, code, exists=exists)
+        return count
 
-    async def _fail_row(self, row: PendingRow, job_id: str, code: str, *, exists: bool) -> None:
+    async def _is_row_failed(
+        self, row: PendingRow, job_id: str, code: str, *, exists: bool
+    ) -> bool:
+        """Give a row its result; returns whether that is the code."""
         if exists:
             record = await self._dependencies.queue.cancel(job_id, by="batch", reason=code)
             in_flight = self._window.in_flight_row(row, job_id)
             if record.status in LAST_WORDS and record.status != "cancelled" and in_flight:
                 await self._parts.add(await self._window.answer(job_id, in_flight), job_id)
-                return
+                return False
         answer = not_run(row.number, job_id, row.row.custom_id, code)
         await self._parts.add(answer, job_id)
+        return True

@@ -128,5 +128,9 @@ async def _serve(
             raise
         reported = revoked() if client.is_revoked else error
         await error_response(reported, scope)(scope, client, call.send)
-    if not call.is_complete and client.is_revoked:
+    if call.is_complete or not client.is_revoked:
+        return
+    if call.status is None:
+        await error_response(revoked(), scope)(scope, client, call.send)
+    else:
         await call.send({"type": "http.response.body", "body": b"", "more_body": False})

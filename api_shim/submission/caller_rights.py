@@ -79,8 +79,9 @@ def allowed_route(tenant: Tenant, alias: str, route: Route) -> Route:
     )
     if targets:
         return route.model_copy(update={"targets": targets})
-    if any(tenant.may_use_alias(alias, route.alias, each.model) for each in route.targets):
-        where = ", ".join(sorted({each.backend or "" for each in route.targets}))
+    allowed = [t for t in route.targets if tenant.may_use_alias(alias, route.alias, t.model)]
+    if allowed:
+        where = ", ".join(sorted({target.backend or "" for target in allowed}))
         raise _not_of_key("backend", where, tenant.backends)
     raise _not_of_key("model", route.alias, tenant.models)
 

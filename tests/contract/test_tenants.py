@@ -8,7 +8,17 @@ from pydantic import ValidationError
 
 from contract.errors import NotAllowed
 from contract.requests import Kind
-from contract.tenants import EVERY, OF_KIND, USE, KeyFacts, NewKey, Tenant, fits_backend, fits_model
+from contract.tenants import (
+    EVERY,
+    OF_KIND,
+    USE,
+    KeyFacts,
+    NewKey,
+    Permission,
+    Tenant,
+    fits_backend,
+    fits_model,
+)
 
 
 def facts(**fields: object) -> KeyFacts:
@@ -116,3 +126,21 @@ def test_what_is_missing_is_named() -> None:
         Tenant(name="a").require("models:admin")
 
     assert refused.value.facts == {"permission": "models:admin"}
+
+
+@pytest.mark.parametrize(
+    ("permissions", "told"),
+    [
+        (USE, "--allow use,models:write`"),
+        ((*USE, "models:admin"), "--allow use,models:admin,models:write`"),
+        (("embed",), "--allow embed,models:write`"),
+        ((), "--allow models:write`"),
+    ],
+)
+def test_the_remedy_gives_what_is_missing_and_no_more(
+    permissions: tuple[Permission, ...], told: str
+) -> None:
+    with pytest.raises(NotAllowed) as refused:
+        Tenant(name="a", permissions=permissions).require("models:write")
+
+    assert told in refused.value.message

@@ -3,6 +3,7 @@
 Subjects: contract/settings.py, workers/config.py.
 """
 
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -45,6 +46,13 @@ def test_every_address_key_and_folder_is_guarded(kind: type[FleetSettings]) -> N
         is_place = is_named or bool(kinds & {Path, SecretStr})
 
         assert not is_place or name in GUARDED
+
+
+def test_the_document_lists_what_is_guarded() -> None:
+    text = Path(__file__).parents[2].joinpath("docs", "hardening.md").read_text(encoding="utf-8")
+    listed = text.partition("only if you trust the file: ")[2].partition(". They say")[0]
+
+    assert re.findall(r"`(\w+)`", listed) == sorted(GUARDED)
 
 
 def test_a_key_does_not_go_to_an_address_that_somebody_elses_file_names(

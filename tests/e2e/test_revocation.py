@@ -21,6 +21,8 @@ from support.up import wait_until
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from api_shim.batch.batch_run import BatchRun
+
 WITHIN_S = 3.0
 LONG = "scripted-story:chunks=2000,rate=20"
 TOLD = {"model": LONG, "messages": [{"role": "user", "content": "tell"}]}
@@ -36,6 +38,13 @@ WAITS = {
     "openai": ("/v1/chat/completions", TOLD, {}),
     "not direct": ("/v1/chat/completions", TOLD, {"X-Fleet-Priority": "standard"}),
     "ollama": ("/api/chat", {**TOLD, "stream": False}, {}),
+    # Streams that have not begun when the key is revoked are refused like other waits.
+    "openai stream": (OPENAI[0], {**OPENAI[1], "model": "scripted-story:first=60"}, {}),
+    "anthropic stream": (
+        "/v1/messages",
+        {**TOLD, "model": "scripted-story:first=60", "stream": True, "max_tokens": 9},
+        {},
+    ),
 }
 
 
@@ -129,6 +138,29 @@ def test_a_batch_of_a_revoked_key_stops_and_says_why(fleet: tuple[Keyed, str]) -
     assert _running(keyed, "bob") == 0
 
 
+def test_a_batch_whose_rows_have_all_ended_when_its_key_is_revoked_is_completed(
+    fleet: tuple[Keyed, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyed, _ = fleet
+    told, other = keyed.issue("cat"), keyed.issue("cat")
+
+    async def nothing(_: BatchRun) -> bool:
+        return False
+
+    monkeypatch.setattr(BatchRun, "_collect_ended", nothing)
+    cat, still = (OpenAI(base_url=f"{keyed.url}/v1", api_key=key["key"]) for key in (told, other))
+    with cat:
+        batch = begun(cat, [echo(1), echo(2)])
+    wait_until(lambda: _count(keyed, "cat", "done") == 2)
+    revoke(keyed, told["id"])
+    with still:
+        last = ended(still, batch)
+
+    assert (last.status, last.errors) == ("completed", None)
+    assert last.request_counts is not None
+    assert (last.request_counts.completed, last.request_counts.failed) == (2, 0)
+
+
 def revoke(keyed: Keyed, key_id: str) -> None:
     gone = httpx.delete(f"{keyed.url}/api/v1/keys/{key_id}", headers=bearer(keyed.key))
     assert gone.is_success
@@ -164,7 +196,11 @@ async def _rest(pieces: AsyncIterator[bytes]) -> str:
 
 
 def _running(keyed: Keyed, tenant: str) -> int:
-    query = {"tenant": tenant, "status": "running"}
+    return _count(keyed, tenant, "running")
+
+
+def _count(keyed: Keyed, tenant: str, status: str) -> int:
+    query = {"tenant": tenant, "status": status}
     answer = httpx.get(f"{keyed.url}/api/v1/jobs", params=query, headers=bearer(keyed.key))
     return len(answer.json()["jobs"])
 

@@ -101,6 +101,18 @@ async def test_a_request_for_what_it_may_not_use_is_refused_by_name(
                 assert names in problem(refused, 403, "not_allowed")["detail"]
 
 
+async def test_a_refused_alias_names_the_backends_of_the_models_that_are_allowed(
+    fleet: Keyed, own_redis: RedisServer
+) -> None:
+    async with two_backends(fleet, own_redis), limited(fleet) as a, fleet.admin as admin:
+        alias = {"model": "small-1", "backend": "gpu", "fallbacks": ["big-2"]}
+        assert (await admin.put("/api/v1/aliases/elsewhere", json=alias)).is_success
+        refused = await a.post("/api/v1/jobs/chat", json=chat("elsewhere"))
+
+    detail = problem(refused, 403, "not_allowed")["detail"]
+    assert detail.startswith("backend: this key may not use gpu, only box:")
+
+
 async def test_a_job_runs_where_its_key_may(fleet: Keyed, own_redis: RedisServer) -> None:
     async with two_backends(fleet, own_redis), limited(fleet) as a:
         for model, queue in (

@@ -97,6 +97,7 @@ def _fits(pattern: str, name: str) -> bool:
 TenantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Weight = Annotated[float, Field(gt=0, le=1000)]
 Limit = Annotated[int, Field(ge=1)]
+LimitBytes = Annotated[int, Field(ge=1024, le=2**40)]
 Money = Annotated[float, Field(gt=0, le=1_000_000_000)]
 """An amount in the fleet's currency (FLEET_CURRENCY)."""
 
@@ -126,6 +127,9 @@ class Tenant(UsageLimits):
     """Most waiting jobs in one queue; None: only the queue's own bound."""
     limit_tokens: Limit | None = None
     """Most estimated tokens of waiting jobs in one queue; None: only the queue's own bound."""
+    limit_bytes: LimitBytes | None = None
+    """Most bytes of the requests of jobs that wait in one queue, are scheduled for it, or are
+    between two attempts; None: only the queue's own bound."""
     permissions: tuple[Permission, ...] = USE
     """What its key may do; an admin's may do everything."""
     models: tuple[str, ...] | None = None
@@ -208,6 +212,9 @@ class _Rights(UsageLimits):
     """Most waiting jobs of the tenant in one queue."""
     limit_tokens: Limit | None = None
     """Most estimated tokens of the tenant's waiting jobs in one queue."""
+    limit_bytes: LimitBytes | None = None
+    """Most bytes of the requests of the tenant's jobs that wait in one queue, are scheduled for it,
+    or are between two attempts."""
     name: Annotated[str, Field(max_length=80)] = ""
     """A note for humans, such as the client that uses the key."""
     permissions: Annotated[tuple[Permission, ...], Field(max_length=32)] | None = None
@@ -327,6 +334,7 @@ class KeyFacts(_Rights):
             admin=self.admin,
             limit_jobs=self.limit_jobs,
             limit_tokens=self.limit_tokens,
+            limit_bytes=self.limit_bytes,
             limit_tokens_minute=self.limit_tokens_minute,
             limit_tokens_day=self.limit_tokens_day,
             limit_spend_day=self.limit_spend_day,

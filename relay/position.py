@@ -32,7 +32,7 @@ _BOUNDS: Final = {
     -3: ("queue", "bytes", "FLEET_QUEUE_LIMIT_BYTES"),
     -4: ("tenant", "jobs", "the bound of its key, or FLEET_TENANT_LIMIT"),
     -5: ("tenant", "tokens", "the bound of its key, or FLEET_TENANT_LIMIT_TOKENS"),
-    -6: ("tenant", "bytes", "FLEET_TENANT_LIMIT_BYTES"),
+    -6: ("tenant", "bytes", "the bound of its key, or FLEET_TENANT_LIMIT_BYTES"),
     -7: ("tenant", "jobs", "FLEET_TENANT_SHARE of what is free in FLEET_QUEUE_LIMIT"),
     -8: ("tenant", "tokens", "FLEET_TENANT_SHARE of what is free in FLEET_QUEUE_LIMIT_TOKENS"),
     -9: ("tenant", "bytes", "FLEET_TENANT_SHARE of what is free in FLEET_QUEUE_LIMIT_BYTES"),

@@ -51,7 +51,8 @@ class RelaySettings(FleetSettings):
     tenant_limit_tokens: Annotated[int | None, Field(ge=1, le=_MOST_TOKENS)] = None
     """Estimated tokens of one tenant that may wait in one queue, if its API key sets no limit."""
     tenant_limit_bytes: Annotated[int | None, Field(ge=1024, le=MOST_BYTES)] = None
-    """Bytes of requests of one tenant that may be kept for one queue."""
+    """Bytes of requests of one tenant that may be kept for one queue, if its API key sets no
+    limit."""
     tenant_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """The part that one tenant may hold of what it holds in a queue and what is free there. Below 1
     a tenant that holds nothing gets a job in even if the queue is full. 1: no such limit; so it is

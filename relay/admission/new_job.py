@@ -131,7 +131,7 @@ def _arrival(
         settings.queue_limit_bytes,
         tenant.limit_jobs or settings.tenant_limit,
         tenant.limit_tokens or settings.tenant_limit_tokens,
-        settings.tenant_limit_bytes,
+        tenant.limit_bytes or settings.tenant_limit_bytes,
         # Without keys there is nobody to leave room for.
         1.0 if tenant.name == DEFAULT_TENANT.name else settings.tenant_share,
     )

@@ -172,11 +172,13 @@ def test_tenants_show_what_they_used_and_how_full_their_limits_are(
     watched: Watched, page: Any, used: str
 ) -> None:
     new = {"tenant": "limited", "limit_tokens_day": 1000, "limit_spend_month": 5}
+    new |= {"limit_bytes": 5_000_000}
     key = watched.http.post("/api/v1/keys", json=new).json()["key"]
     model = watched.http.get(f"/api/v1/jobs/{used}").json()["model"]
     show(page, "tenants", "Tenants and keys")
     limits = page.get_by_role("region", name="Table of limits")
 
+    page.get_by_role("row", name="limited").get_by_text(re.compile(r"^5(\.0)? MB$")).wait_for()
     limits.get_by_text("Tokens a day").wait_for()
     limits.get_by_role("img", name="0 percent used").first.wait_for()
     page.get_by_role("region", name="Table of usage").get_by_text(model, exact=True).wait_for()

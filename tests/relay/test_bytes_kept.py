@@ -136,6 +136,11 @@ async def test_a_tenant_has_a_share_and_a_bound_of_its_own(redis_url: str) -> No
             await put(relay, tenant=A)
         with pytest.raises(QueueFull, match="FLEET_TENANT_LIMIT_BYTES"):
             await put(relay, tenant=A)
+        wide = A.model_copy(update={"limit_bytes": 450_000})
+        await put(relay, tenant=wide)
+        with pytest.raises(QueueFull, match="the bound of its key") as refused:
+            await put(relay, tenant=wide)
+        assert (refused.value.facts["scope"], refused.value.facts["limit"]) == ("tenant", 450_000)
     async with relay_on(redis_url, queue_limit_bytes=700_000) as relay:
         with pytest.raises(QueueFull, match=r"FLEET_TENANT_SHARE .* FLEET_QUEUE_LIMIT_BYTES"):
             await put(relay, tenant=A)

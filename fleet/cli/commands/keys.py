@@ -23,6 +23,9 @@ WaitingJobs = Annotated[
     int | None, typer.Option(help="Jobs of the tenant that may wait in one queue.")
 ]
 WaitingTokens = Annotated[int | None, typer.Option(help="Estimated tokens of those jobs.")]
+WaitingBytes = Annotated[
+    int | None, typer.Option(help="Bytes of the requests of those jobs, and of scheduled ones.")
+]
 TokensMinute = Annotated[
     int | None, typer.Option(help="Tokens of prompts and answers in 60 seconds.")
 ]
@@ -108,6 +111,7 @@ def create(
     retention: Kept = None,
     limit_jobs: WaitingJobs = None,
     limit_tokens: WaitingTokens = None,
+    limit_bytes: WaitingBytes = None,
     limit_tokens_minute: TokensMinute = None,
     limit_tokens_day: TokensDay = None,
     limit_spend_day: SpendDay = None,
@@ -123,7 +127,7 @@ def create(
     fields = {
         "weight": weight, "admin": admin, "permissions": _permissions(allow), "name": name,
         "models": _names(models), "backends": _names(backends), "retention": _retention(retention),
-        "limit_jobs": limit_jobs, "limit_tokens": limit_tokens,
+        "limit_jobs": limit_jobs, "limit_tokens": limit_tokens, "limit_bytes": limit_bytes,
         "limit_tokens_minute": limit_tokens_minute, "limit_tokens_day": limit_tokens_day,
         "limit_spend_day": limit_spend_day, "limit_spend_month": limit_spend_month,
         "expires_in_s": _duration_s(expires) if expires else None,
@@ -188,12 +192,19 @@ def _only(key: KeyFacts) -> str | None:
 
 
 def _limits(key: KeyFacts) -> str | None:
-    """The limits of tokens and money, as in `600 tokens a minute, 250 a month`."""
+    """The other limits, as in `600 tokens a minute, 250 a month`."""
     told = (
+        (key.limit_bytes, "waiting bytes"),
         (key.limit_tokens_minute, "tokens a minute"), (key.limit_tokens_day, "tokens a day"),
         (key.limit_spend_day, "a day"), (key.limit_spend_month, "a month"),
     )  # fmt: skip
-    return ", ".join(f"{limit:g} {words}" for limit, words in told if limit is not None) or None
+    return (
+        ", ".join(f"{_number(limit)} {words}" for limit, words in told if limit is not None) or None
+    )
+
+
+def _number(limit: float) -> str:
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
 
 
 KeyId = Annotated[
@@ -214,6 +225,7 @@ def update(
     retention: Kept = None,
     limit_jobs: WaitingJobs = None,
     limit_tokens: WaitingTokens = None,
+    limit_bytes: WaitingBytes = None,
     limit_tokens_minute: TokensMinute = None,
     limit_tokens_day: TokensDay = None,
     limit_spend_day: SpendDay = None,
@@ -227,7 +239,7 @@ def update(
 ) -> None:
     """Change what a key gives; what is left out stays. `*` is every model, 0 is no limit."""
     limits = {
-        "limit_jobs": limit_jobs, "limit_tokens": limit_tokens,
+        "limit_jobs": limit_jobs, "limit_tokens": limit_tokens, "limit_bytes": limit_bytes,
         "limit_tokens_minute": limit_tokens_minute, "limit_tokens_day": limit_tokens_day,
         "limit_spend_day": limit_spend_day, "limit_spend_month": limit_spend_month,
     }  # fmt: skip

@@ -59,6 +59,7 @@ async def test_no_log_line_has_a_key(redis_url: str, caplog: pytest.LogCaptureFi
         ({"tenant": "A B", "admin": True}, "tenant"),
         ({"tenant": "a", "admin": True, "weight": 0}, "weight"),
         ({"tenant": "a", "admin": True, "limit_jobs": 0}, "limit_jobs"),
+        ({"tenant": "a", "admin": True, "limit_bytes": 1023}, "limit_bytes"),
         ({"tenant": "a", "admin": True, "key": "mine"}, "key"),
     ],
 )

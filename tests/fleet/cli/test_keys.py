@@ -70,7 +70,8 @@ def test_a_wrong_wish_is_2_and_makes_none(
 
 def test_keys_are_listed_without_the_keys_and_revoked_by_id(fleet: Command, shim: Keyed) -> None:
     variables = {"FLEET_URL": shim.url, "FLEET_API_KEY": shim.key}
-    options = ("--tenant", "a", "--weight", "2.5", "--limit-jobs", "7", "--expires", "90d")
+    limits = ("--limit-jobs", "7", "--limit-bytes", "5000000")
+    options = ("--tenant", "a", "--weight", "2.5", *limits, "--expires", "90d")
     made = json.loads(fleet("keys", "create", *options, "--json", **variables).stdout)
     listed = fleet("keys", "list", "--json", **variables).stdout
     rows = {row["id"]: row for row in map(json.loads, listed.splitlines())}
@@ -79,7 +80,9 @@ def test_keys_are_listed_without_the_keys_and_revoked_by_id(fleet: Command, shim
     assert made["key"] not in listed + table
     assert (rows[made["id"]]["weight"], rows[made["id"]]["limit_jobs"]) == (2.5, 7)
     assert rows[made["id"]]["expires_at"] == pytest.approx(made["created_at"] + 90 * 86400)
+    assert rows[made["id"]]["limit_bytes"] == 5_000_000
     assert made["id"] in table
+    assert "5000000 waiting bytes" in table
     assert fleet("keys", "revoke", made["id"], **variables).returncode == 0
     again = fleet("keys", "revoke", made["id"], **variables)
     assert (again.returncode, "revoked before" in again.stderr) == (1, True)
@@ -96,7 +99,7 @@ def test_a_key_is_made_changed_and_rotated_from_the_terminal(fleet: Command, shi
     made = json.loads(
         fleet("keys", "create", "--tenant", "a", *rights, "--json", **variables).stdout
     )
-    changes = ("--models", "*", "--allow", "embed", "--limit-jobs", "9", "--expires", "2d")
+    changes = ("--models", "*", "--allow", "embed", "--limit-bytes", "0", "--expires", "2d")
     changed = fleet("keys", "update", made["id"], *changes, **variables)
     rotated = json.loads(
         fleet("keys", "rotate", made["id"][:8], "--overlap", "1h", "--json", **variables).stdout

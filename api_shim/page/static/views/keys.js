@@ -6,7 +6,7 @@ import { Ago, Badge, Copy, Empty, Field, Notice } from '../parts/controls.js';
 import { confirmed, Dialog } from '../parts/overlays.js';
 import { attempt, enter } from '../store.js';
 
-const LIMITS = ['limit_jobs', 'limit_tokens', 'limit_tokens_minute', 'limit_tokens_day', 'limit_spend_day', 'limit_spend_month'];
+const LIMITS = ['limit_jobs', 'limit_tokens', 'limit_bytes', 'limit_tokens_minute', 'limit_tokens_day', 'limit_spend_day', 'limit_spend_month'];
 const EXPIRES = [['', 'Never'], ['86400', 'In a day'], ['2592000', 'In 30 days'], ['7776000', 'In 90 days'], ['31536000', 'In a year']];
 const USE = ['chat', 'embed', 'rerank', 'image', 'files', 'batches', 'webhooks', 'models:read'];
 const CHANGE = [['models:write', 'pull, load, unload'], ['models:admin', 'copy, create, delete']];
@@ -50,7 +50,7 @@ function ShownOnce({ issued, onClose, children }) {
 }
 
 export function NewKey({ first, onClose, onChanged }) {
-  const [fields, set] = useState({ tenant: '', name: '', weight: '1', limit_jobs: '', limit_tokens: '', limit_tokens_minute: '', limit_tokens_day: '', limit_spend_day: '', limit_spend_month: '', expires_in_s: '', admin: first, ...RIGHTS });
+  const [fields, set] = useState({ tenant: '', name: '', weight: '1', limit_jobs: '', limit_tokens: '', limit_bytes: '', limit_tokens_minute: '', limit_tokens_day: '', limit_spend_day: '', limit_spend_month: '', expires_in_s: '', admin: first, ...RIGHTS });
   const [issued, show] = useState(null);
   const input = (name, rest) => html`<input value=${fields[name]} onInput=${(event) => set({ ...fields, [name]: event.target.value })} ...${rest} />`;
   const create = async (event) => {
@@ -74,7 +74,8 @@ export function NewKey({ first, onClose, onChanged }) {
       <div class="pair"><${Field} label="Weight" hint="Twice the weight, twice the share.">${input('weight', { type: 'number', min: 0.01, step: 'any', required: true })}<//>
         <label class="field"><span>Expires</span><select disabled=${first} onChange=${(event) => set({ ...fields, expires_in_s: event.target.value })}>${EXPIRES.map(([value, text]) => html`<option value=${value}>${text}</option>`)}</select></label></div>
       <div class="pair"><${Field} label="Most waiting jobs" hint="In one queue; empty: no bound.">${input('limit_jobs', { type: 'number', min: 1 })}<//>
-        <${Field} label="Most waiting tokens" hint="In one queue; empty: no bound.">${input('limit_tokens', { type: 'number', min: 1 })}<//></div>
+        <${Field} label="Most waiting tokens" hint="In one queue; empty: no bound.">${input('limit_tokens', { type: 'number', min: 1 })}<//>
+        <${Field} label="Most waiting bytes" hint="Of requests in one queue; empty: no bound.">${input('limit_bytes', { type: 'number', min: 1024 })}<//></div>
       <div class="pair"><${Field} label="Tokens a minute" hint="Used or reserved; empty: no limit.">${input('limit_tokens_minute', { type: 'number', min: 1 })}<//>
         <${Field} label="Tokens a day" hint="UTC; empty: no limit.">${input('limit_tokens_day', { type: 'number', min: 1 })}<//></div>
       <div class="pair"><${Field} label="Money a day" hint="By the prices of the fleet.">${input('limit_spend_day', { type: 'number', min: 0.000001, step: 'any' })}<//>

@@ -1,7 +1,7 @@
 // Tenants with their shares, usage and limits, their API keys, and what was done with rights to change the fleet.
 import { get } from '../api.js';
 import { html, useState } from '../html.js';
-import { count, many, none } from '../format.js';
+import { bytes, count, many, none } from '../format.js';
 import { Empty, Icon, Meter, Notice, Panel, usePoll, View } from '../parts/controls.js';
 import { isAdmin, overview } from '../store.js';
 import { AuditPanel } from './audit.js';
@@ -27,11 +27,12 @@ function Tenants({ keys }) {
       const own = keys.filter((each) => each.tenant === name);
       const jobs = own.map((each) => each.limit_jobs).find(Boolean);
       const tokens = own.map((each) => each.limit_tokens).find(Boolean);
+      const size = own.map((each) => each.limit_bytes).find(Boolean);
       const share = weights.get(name) / sum;
       return html`<tr key=${name}><td><a class="name" href=${`#/jobs?tenant=${encodeURIComponent(name)}`}>${name}</a></td><td class="number">${weights.get(name)}</td>
         <td><div class="meter-cell"><${Meter} value=${share} of=${1} label=${`${Math.round(100 * share)} percent`} /><span class="number small">${Math.round(100 * share)} %</span></div></td>
         <td class="number">${count(waiting.get(name) || 0)}</td><td class="medium number">${own.length}</td>
-        <td class="medium">${[jobs && many(jobs, 'job'), tokens && many(tokens, 'token')].filter(Boolean).join(', ') || none}</td></tr>`;
+        <td class="medium">${[jobs && many(jobs, 'job'), tokens && many(tokens, 'token'), size && bytes(size)].filter(Boolean).join(', ') || none}</td></tr>`;
     })}</tbody></table></div>`;
 }
 

@@ -104,6 +104,7 @@ async def test_an_append_whose_reply_was_lost_is_written_once(redis_url: str) ->
                 )
             ],
             60,
+            10,
         )  # fmt: skip
         assert await relay.connection.call(call) == [jobs.WRITTEN]
         assert await relay.connection.call(call) == [jobs.WRITTEN]

@@ -11,6 +11,7 @@ redirect is followed, no proxy of the environment used, and no cookie kept.
 """
 
 import ipaddress
+import os
 import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -32,6 +33,8 @@ _HOLD_IPV4: Final = tuple(
 )
 """IPv6 addresses with an IPv4 address in their last 32 bits, to which a network may pass them on:
 compatible, mapped (RFC 4291), translated (RFC 7915) and NAT64 (RFC 6052)."""
+_FAILURES: Final = (aiohttp.ClientError, OSError, UnicodeError)
+"""What a request fails with; a name that IDNA does not allow is a UnicodeError."""
 _LONGEST: Final = 8192
 """Characters of an address."""
 
@@ -163,18 +166,48 @@ class PublicWeb:
         try:
             async with self._session.request(method, url, **options) as response:
                 yield response
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except _FAILURES as error:
             if isinstance(error, Unreachable):
                 raise
-            reason = type(error).__name__
-            raise Unreachable(f"{url.host} could not be reached: {reason}") from error
+            raise _unreachable(url, error) from error
 
 
 async def first_bytes(response: aiohttp.ClientResponse, most: int) -> bytes | None:
-    """The whole body; None, unread from there on, if it has more than `most` bytes."""
+    """The whole body; None, unread from there on, if it has more than `most` bytes.
+
+    Raises Unreachable if it breaks off, or does not end in time.
+    """
     data = bytearray()
-    async for piece in response.content.iter_any():
-        data += piece
-        if len(data) > most:
-            return None
+    try:
+        async for piece in response.content.iter_any():
+            data += piece
+            if len(data) > most:
+                return None
+    except _FAILURES as error:
+        raise _unreachable(response.url, error) from error
     return bytes(data)
+
+
+def _unreachable(url: URL, error: BaseException) -> Unreachable:
+    """The error of a request; its text says what failed, and never more of the URL than its host.
+
+    The order matters: most of aiohttp's errors are of several kinds.
+    """
+    match error:
+        case TimeoutError():
+            reason = "it did not answer in time"
+        case aiohttp.ClientConnectorDNSError() | UnicodeError():
+            reason = "its name could not be resolved"
+        case aiohttp.ClientSSLError():
+            reason = "no secure connection could be made, or its certificate is not valid"
+        case aiohttp.ClientConnectorError(os_error=cause):
+            reason = os.strerror(cause.errno) if cause.errno else "the connection failed"
+        case aiohttp.ClientPayloadError():
+            reason = "its answer broke off"
+        case aiohttp.ServerDisconnectedError():
+            reason = "it closed the connection without an answer"
+        case aiohttp.ClientResponseError():
+            reason = "its answer was not HTTP"
+        case _:
+            reason = type(error).__name__
+    return Unreachable(f"{url.host} could not be reached: {reason}")

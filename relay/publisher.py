@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from contract import redis_keys
 from contract.cost import prompt_estimate
 from contract.errors import LeaseLost, LogFull, NewerVersion, RelayUnavailable
-from contract.events import LAST_WORDS, Delta, Event, EventId, to_entry, wire_line
+from contract.events import LAST_WORDS, Delta, Event, EventId, Reset, to_entry, wire_line
 from relay.connection import Connection, ScriptCall
 from relay.queue import StartedJob
 from relay.records import requested
@@ -50,9 +50,9 @@ class AttemptLog:
     """The writing end of a job's log, for one attempt."""
 
     __slots__ = (
-        "_answered", "_job", "_publisher", "attempt", "channel", "id", "keys", "length", "meter",
-        "nonce", "observe", "seq", "size_bytes", "torn", "unsent", "unsent_bytes", "until_lost",
-        "unwritten",
+        "_answered", "_has_refused", "_job", "_publisher", "attempt", "channel", "id", "keys",
+        "length", "meter", "nonce", "observe", "seq", "size_bytes", "torn", "unsent",
+        "unsent_bytes", "until_lost", "unwritten",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +70,7 @@ class AttemptLog:
         self.seq = 1
         self.until_lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done once the job is not this attempt's any more: its run should be cancelled."""
+        self._has_refused = False
         self.torn = False
         """Whether Redis lost events that it had accepted; the job is still this attempt's."""
         self.unwritten = 0
@@ -102,6 +103,10 @@ class AttemptLog:
         self.unsent += 1
         self.unsent_bytes += size_bytes
         self.meter.add(event)
+        if isinstance(event, Delta):
+            self._has_refused = self._has_refused or bool(event.refusal)
+        elif isinstance(event, Reset):
+            self._has_refused = False
         if self.observe is not None:
             self.observe(event)
         self._publisher.put(self, event)
@@ -119,7 +124,7 @@ class AttemptLog:
 
     def notice(self, last: Event) -> bytes:
         """What webhooks are told with this terminal event; empty: nothing."""
-        return job_notice(self._job.record, last)
+        return job_notice(self._job.record, last, has_refused=self._has_refused)
 
     def _prompt_estimate(self) -> int:
         try:

@@ -17,13 +17,22 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, Never
 
+from pydantic import SecretStr
+
 from api_shim.dependencies import Dependencies
 from api_shim.following.shutdown import restart_on_defect
 from contract import redis_keys
 from contract.errors import RelayUnavailable, UnknownWebhook
 from contract.webhooks.webhook_models import CALLBACKS, Webhook
 from relay.webhooks.delivery_queue import FirstDelivery, TryOutcome
-from relay.webhooks.receivers import OutboxEntry, Receiver, Routed, routed_to, why_disabled
+from relay.webhooks.receivers import (
+    OutboxEntry,
+    Receiver,
+    Routed,
+    StoredDelivery,
+    routed_to,
+    why_disabled,
+)
 
 if TYPE_CHECKING:
     from api_shim.webhooks.posting import PostResult
@@ -180,19 +189,28 @@ class WebhookDeliverer:
         return due.next_s
 
     def _start(self, receiver: Receiver, web: "PublicWeb") -> None:
+        """Serve a receiver; after a failure of ours, leave it alone for a while.
+
+        What could not be noted in Redis is still due, and would be sent again at once, and again.
+        """
         task = asyncio.create_task(self._serve(receiver, web))
         self._sending[receiver.name] = task
         self._by_lane[receiver.lane] += 1
 
-        def ended(task: asyncio.Task[None]) -> None:
+        def free() -> None:
             del self._sending[receiver.name]
             self._by_lane[receiver.lane] -= 1
             self._by_lane += Counter()  # without those that are 0
             self._changed.set()
+
+        def ended(task: asyncio.Task[None]) -> None:
             error = None if task.cancelled() else task.exception()
-            if error is not None:
-                defect = None if isinstance(error, RelayUnavailable) else error
-                _log.warning("%s: its webhooks wait: %s", receiver.name, error, exc_info=defect)
+            if error is None:
+                free()
+                return
+            defect = None if isinstance(error, RelayUnavailable) else error
+            _log.warning("%s: its webhooks wait: %s", receiver.name, error, exc_info=defect)
+            asyncio.get_running_loop().call_later(self._settings.webhook_retry_s, free)
 
         task.add_done_callback(ended)
 
@@ -223,18 +241,26 @@ class WebhookDeliverer:
 
     async def _try(self, first: FirstDelivery, webhook: Webhook, web: "PublicWeb") -> bool:
         """Try a delivery and note how it went. Returns whether the next one may follow at once."""
-        from api_shim.webhooks.posting import post  # noqa: PLC0415 - only the deliverer needs aiohttp
-
         receiver, delivery = first.receiver, first.delivery
         secrets = await self._store.signing_secrets(receiver.tenant, receiver.webhook)
         url = delivery.url or webhook.url or ""
-        result = await post(web, url, delivery, secrets, self._queue.now)
+        result = await self._posted(web, url, delivery, secrets)
         tried = self._outcome(first, result)
         await self._queue.settle(first, tried)
         self._dependencies.metrics.process.series.count("webhook_tries_total", tried.outcome)
         if tried.outcome == "failed":
             await self._disable_if_hopeless(first, result)
         return tried.outcome == "delivered"
+
+    async def _posted(
+        self, web: "PublicWeb", url: str, delivery: StoredDelivery, secrets: Sequence[SecretStr]
+    ) -> "PostResult":
+        """Post a delivery, unless nothing could sign it: the webhook is being removed, or worse."""
+        from api_shim.webhooks.posting import PostResult, post  # noqa: PLC0415 - only the deliverer needs aiohttp
+
+        if not secrets:
+            return PostResult(error="its secret is gone: `fleet webhooks rotate` makes a new one")
+        return await post(web, url, delivery, secrets, self._queue.now)
 
     def _outcome(self, first: FirstDelivery, result: "PostResult") -> TryOutcome:
         from api_shim.webhooks.posting import pause_s  # noqa: PLC0415 - as above

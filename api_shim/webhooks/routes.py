@@ -105,7 +105,10 @@ async def get(id: WebhookId, dependencies: Injected, caller: Caller) -> Response
 async def change(
     id: WebhookId, wanted: WebhookChange, dependencies: Injected, caller: Caller
 ) -> Response:
-    """Change a webhook's address, events or name; disable it, or enable it again."""
+    """Change a webhook's address, events or name; disable it, or enable it again.
+
+    What waits for a webhook with a new address, or that is enabled, is tried at once.
+    """
     if id == CALLBACKS:
         raise InvalidRequest("callbacks: requests name their addresses; there is nothing to change")
     fields = wanted.model_dump(exclude_none=True, exclude={"enabled"})
@@ -121,6 +124,10 @@ async def change(
         await dependencies.deliveries.clear(
             _receiver(webhook), "its owner has disabled the webhook"
         )
+    elif (wanted.enabled or wanted.url) and await dependencies.deliveries.hasten(
+        _receiver(webhook)
+    ):
+        await dependencies.deliveries.announce()
     return json_response(await _view(webhook, dependencies))
 
 

@@ -6,6 +6,7 @@ that OpenAI has are named and shaped as there (openai/openai-python, `types/webh
 """
 
 import re
+from ipaddress import ip_address
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -34,6 +35,9 @@ Family = Literal["job", "response"]
 LONGEST_URL: Final = 2048
 _SCHEMES: Final = frozenset({"http", "https"})
 _PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
+_LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+"""A part of a host's name: at most 63 characters (RFC 1035)."""
+_LONGEST_HOST: Final = 253
 CALLBACKS: Final = "callbacks"
 """In place of a webhook's id: the addresses that single requests name."""
 WEBHOOK_ID: Final = re.compile(r"^(wh_[0-9a-f]{24}|callbacks)$")
@@ -46,20 +50,41 @@ def checked_url(text: str) -> str:
     """The address of a receiver; raises ValueError with what is wrong, which never repeats it."""
     if len(text) > LONGEST_URL:
         raise ValueError(f"it has {len(text)} characters, and may have {LONGEST_URL}")
-    if not _PRINTABLE.fullmatch(text):
-        raise ValueError("it may hold visible ASCII characters only: percent-encode the others")
+    if text and not _PRINTABLE.fullmatch(text):
+        raise ValueError(
+            "it may hold visible ASCII characters only: percent-encode the others, and write the"
+            " host as xn--..."
+        )
     try:
         parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
+        host, port = parts.hostname, parts.port
     except ValueError:
-        host, parts = None, urlsplit("")
+        host, port, parts = None, None, urlsplit("")
     if parts.scheme not in _SCHEMES or not host:
         raise ValueError("give an http or https URL, as in https://example.com/hooks")
+    if not _is_host(host) or port == 0:
+        raise ValueError("its host is no name or address to which anything can be sent")
     if parts.username is not None or parts.password is not None:
         raise ValueError("it may hold no user or password: what is posted is signed instead")
     if parts.fragment:
         raise ValueError("leave out # and what follows it: it is never sent")
     return text
+
+
+def _is_host(host: str) -> bool:
+    """Whether a host is an address, or a name that could be resolved.
+
+    A name whose last part is a number is meant as an IPv4 address, which has four parts (WHATWG
+    URL, host parsing): other forms of it are read differently by different programs.
+    """
+    try:
+        ip_address(host)
+    except ValueError:
+        labels = host.removesuffix(".").split(".")
+        is_number = labels[-1].isdigit() or labels[-1].startswith("0x")
+        is_name = len(host) <= _LONGEST_HOST and all(map(_LABEL.fullmatch, labels))
+        return is_name and not is_number
+    return True
 
 
 def _checked(text: str) -> str:

@@ -25,6 +25,8 @@ _WINDOW: Final = re.compile(
     r"(?:(?P<days>[a-z,-]+)\s+)?(?P<opens>\d\d:\d\d)-(?P<closes>\d\d:\d\d)\s+(?P<zone>\S{1,64})",
     re.IGNORECASE | re.ASCII,
 )
+_OF_THE_MACHINE: Final = "localtime"
+"""A file of the database that is another zone on each machine."""
 _DAYS_BACK: Final = 8
 _DAYS_AHEAD: Final = 9
 """Days whose windows are looked at: the last opening and the next are at most a week away."""
@@ -89,6 +91,8 @@ def _days(text: str | None) -> frozenset[int]:
 
 def _zone(name: str) -> ZoneInfo:
     try:
+        if name == _OF_THE_MACHINE:
+            raise ValueError
         return ZoneInfo(name)
     except (ValueError, OSError, KeyError):
         raise ValueError(

@@ -163,6 +163,13 @@ class DeliveryQueue:
         """
         return await self._connection.call(replay(receiver, list(deliveries), self._limits))
 
+    async def hasten(self, receiver: Receiver) -> bool:
+        """Have what waits tried now, and its pauses begin anew. Returns whether anything waits.
+
+        Raises RelayUnavailable.
+        """
+        return await self._connection.call(hasten(receiver))
+
     async def announce(self) -> None:
         """Have the deliverer look for due deliveries now. Raises RelayUnavailable."""
         await self._connection.command("PUBLISH", redis_keys.OUTBOX, "")
@@ -298,6 +305,13 @@ def clear(receiver: Receiver, reason: str) -> ScriptCall[int]:
         receiver.lane, receiver.name, receiver.tenant, reason, MOST_DELIVERIES, _KEPT_S,
     ]  # fmt: skip
     return ScriptCall(load("webhooks/clear"), _queue_keys(receiver), args, int)
+
+
+def hasten(receiver: Receiver) -> ScriptCall[bool]:
+    """Have what waits for a receiver tried now. Returns whether anything waits."""
+    _, state, _, lane = receiver.keys
+    keys = [state, lane, redis_keys.WEBHOOKS_DUE]
+    return ScriptCall(load("webhooks/hasten"), keys, [receiver.lane, receiver.name], bool)
 
 
 def replay(

@@ -18,6 +18,7 @@ from contract.webhooks.webhook_models import EventType, Family
 from contract.wire import WireModel, encode
 
 _INCOMPLETE: Final = frozenset({"length", "content_filter"})
+"""Finish reasons of a response that is cut off, unless it has a refusal: that is its answer."""
 _MESSAGES: Final = "/v1/messages"
 """The endpoint of a batch of Anthropic's clients, whose ids are `msgbatch_...`."""
 _LONGEST_MESSAGE: Final = 500
@@ -55,6 +56,8 @@ class Notice(WireModel):
     model: str | None = None
     created_at: float
     finish_reason: str | None = None
+    has_refused: bool = False
+    """Whether the model has refused, in words."""
     code: str | None = None
     message: str | None = None
     """Of the error, or why it was cancelled."""
@@ -84,8 +87,11 @@ def family_of(request: AnyRequest, *, is_told: bool) -> Family | None:
     return "response" if is_response else "job"
 
 
-def job_notice(record: JobRecord, last: Event) -> bytes:
-    """The notice of a job that its worker ends with this event; empty if nobody is told."""
+def job_notice(record: JobRecord, last: Event, *, has_refused: bool = False) -> bytes:
+    """The notice of a job that its worker ends with this event; empty if nobody is told.
+
+    `has_refused`: the answer holds a refusal.
+    """
     if record.webhook is None:
         return b""
     failed = last if isinstance(last, Failed) else None
@@ -99,6 +105,7 @@ def job_notice(record: JobRecord, last: Event) -> bytes:
         model=record.model,
         created_at=record.created_at,
         finish_reason=last.finish_reason if isinstance(last, Done) else None,
+        has_refused=has_refused,
         code=failed and failed.code,
         message=last.reason if isinstance(last, Cancelled) else failed and failed.message,
     )
@@ -128,7 +135,7 @@ def types_of(notice: Notice) -> Iterator[EventType]:
         return
     yield _JOB[notice.status]
     if notice.family == "response":
-        is_cut = notice.status == "done" and notice.finish_reason in _INCOMPLETE
+        is_cut = notice.finish_reason in _INCOMPLETE and not notice.has_refused
         yield "response.incomplete" if is_cut else _RESPONSE[notice.status]
 
 

@@ -157,7 +157,11 @@ class WebhookStore:
 
         secret = _new_secret()
         await self._write_secrets(webhook, {"current": secret})
-        await self._set(webhook.tenant, webhook.id, with_room)
+        try:
+            await self._set(webhook.tenant, webhook.id, with_room)
+        except InvalidRequest:
+            await self._delete_secrets(webhook)
+            raise
         return webhook, SecretStr(secret)
 
     async def change(self, tenant: str, webhook_id: str, change: Change) -> Webhook:
@@ -171,9 +175,7 @@ class WebhookStore:
     async def remove(self, webhook: Webhook) -> None:
         """Remove a webhook and its secret; what is in its queue stays; raises RelayUnavailable."""
         await self._set(webhook.tenant, webhook.id, lambda: None)
-        await self._connection.command(
-            "HDEL", redis_keys.webhook_secrets(webhook.tenant), webhook.id
-        )
+        await self._delete_secrets(webhook)
 
     async def rotate(self, webhook: Webhook, overlap_s: float) -> SecretStr:
         """A new secret; for `overlap_s` seconds the old one signs, too. Raises RelayUnavailable."""
@@ -202,6 +204,11 @@ class WebhookStore:
     async def _write_secrets(self, webhook: Webhook, fields: Mapping[str, Any]) -> None:
         key = redis_keys.webhook_secrets(webhook.tenant)
         await self._connection.command("HSET", key, webhook.id, json.dumps(fields))
+
+    async def _delete_secrets(self, webhook: Webhook) -> None:
+        await self._connection.command(
+            "HDEL", redis_keys.webhook_secrets(webhook.tenant), webhook.id
+        )
 
     async def _set(self, tenant: str, webhook_id: str, make: Callable[[], Webhook | None]) -> None:
         """Write what `make` returns of the table as it is then; None deletes the webhook."""

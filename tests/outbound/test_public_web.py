@@ -1,5 +1,6 @@
 """Requests go to public addresses only, judged each time, and follow nothing."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -83,7 +84,38 @@ async def test_silence_is_unreachable_and_names_the_host_alone() -> None:
             async with outside.request("GET", "http://127.0.0.1:1/hook?token=abc"):
                 pass
 
-    assert str(found.value) == "127.0.0.1 could not be reached: ClientConnectorError"
+    assert str(found.value) == "127.0.0.1 could not be reached: Connection refused"
+
+
+@pytest.mark.parametrize("host", ["a..example", "a" * 64])
+async def test_a_name_that_cannot_be_looked_up_is_unreachable(host: str) -> None:
+    async with PublicWeb(private=True, total_s=5) as outside:
+        with pytest.raises(Unreachable, match="name could not be resolved"):
+            async with outside.request("GET", f"http://{host}/"):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", "its answer broke off"),
+        (b"HTTP/1.1 2", "closed the connection without an answer"),
+        (b"\0\0\r\n\r\n", "its answer was not HTTP"),
+    ],
+)
+async def test_half_an_answer_is_unreachable_in_plain_words(answer: bytes, words: str) -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with server, PublicWeb(private=True, total_s=5) as outside:
+        with pytest.raises(Unreachable, match=words):
+            async with outside.request("GET", url) as response:
+                await first_bytes(response, 100)
 
 
 @pytest.mark.parametrize(

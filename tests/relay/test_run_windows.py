@@ -132,6 +132,7 @@ def test_what_is_said_of_the_next_change_is_true(
         ("22:00-06:00 Europe/Atlantis", "no time zone 'Europe/Atlantis'"),
         ("22:00-06:00 ../../etc/passwd", "no time zone"),
         ("22:00-06:00 America", "no time zone"),
+        ("22:00-06:00 localtime", "no time zone"),
         ("22:00-06:00 ÄÖÜ", "no time zone"),
         ("montag 22:00-06:00 UTC", "names no days"),
         ("mon- 22:00-06:00 UTC", "names no days"),

@@ -64,7 +64,8 @@ _TIME_OF_DAY: Final = re.compile(r"\d{1,2}:\d\d")
 def next_time(text: str, now: datetime) -> float:
     """Unix seconds of what somebody types: `22:00` (the next one), or a `Moment`.
 
-    A time of day is in the time zone of `now`, else by this machine's clock. Raises ValueError.
+    A time of day is in the time zone of `now`, else by this machine's clock. One that comes twice
+    in the night is the next of both, one that the clocks skip is as much later. Raises ValueError.
     """
     if not _TIME_OF_DAY.fullmatch(text.strip()):
         return unix_seconds(text)
@@ -72,10 +73,10 @@ def next_time(text: str, now: datetime) -> float:
         clock = time.fromisoformat(text.strip().zfill(len("00:00")))
     except ValueError:
         raise ValueError(f"{text!r} is no time of day: write it as in 22:00") from None
-    wall = datetime.combine(now.date(), clock, now.tzinfo)
-    if wall <= now:
-        wall = datetime.combine(now.date() + timedelta(days=1), clock, now.tzinfo)
-    return wall.timestamp()
+    days = (now.date(), now.date() + timedelta(days=1))
+    walls = (datetime.combine(day, clock, now.tzinfo) for day in days)
+    times = (wall.replace(fold=fold).timestamp() for wall in walls for fold in (0, 1))
+    return next(at for at in times if at > now.timestamp())
 
 
 At = Annotated[

@@ -140,7 +140,7 @@ async def _remove(webhook: str, terminal: Terminal, url: str | None) -> Exit:
 
 @app.command()
 def enable(webhook: Webhook, *, url: Url = None) -> None:
-    """Post to a disabled webhook again; `replay` sends what it has missed."""
+    """Post to a webhook again, what waits for it at once; `replay` sends what it has missed."""
     run(_enable(webhook, Terminal(json=False), url, enabled=True))
 
 

@@ -163,6 +163,12 @@ def test_the_next_time_by_this_machines_clock_is_right_after_the_night_of_a_chan
     try:
         before = datetime(2026, 10, 24, 23, 0)  # noqa: DTZ001 - in summer time
         assert next_time("22:00", before) == unix_seconds("2026-10-25T22:00:00+01:00")
+        twice = datetime(2026, 10, 25, 2, 45)  # noqa: DTZ001 - for the first time
+        assert next_time("02:30", twice) == unix_seconds("2026-10-25T02:30:00+01:00")
+        again = datetime(2026, 10, 25, 2, 45, fold=1)  # noqa: DTZ001
+        assert next_time("02:30", again) == unix_seconds("2026-10-26T02:30:00+01:00")
+        skipped = datetime(2026, 3, 29, 1, 45)  # noqa: DTZ001
+        assert next_time("02:30", skipped) == unix_seconds("2026-03-29T03:30:00+02:00")
     finally:
         monkeypatch.undo()
         time.tzset()

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 from openai import OpenAI
 from pydantic import SecretStr
 from standardwebhooks import WebhookVerificationError
@@ -23,6 +24,7 @@ from support.redis_server import RedisServer
 from support.shim import CHAT, Stage, serving, stage
 
 from api_shim.webhooks.posting import signed
+from contract.events import Delta, Done
 
 PATH = "/api/v1/webhooks"
 QUICK = {"private_webhooks": True, "webhook_retry_s": 0.05, "renew_s": 0.2, "lease_s": 1}
@@ -263,6 +265,102 @@ async def test_a_response_has_openais_events_where_they_are_wanted(
         "response.completed", "event", created["id"],
     )  # fmt: skip
     assert len(hook.received) == 1
+
+
+async def test_a_refusal_is_a_response_that_is_complete_for_everybody(
+    shim: str, own_redis: RedisServer, hook: Receiver
+) -> None:
+    registered(shim, hook, events=["response.*"])
+    async with stage(shim, own_redis.url) as at:
+        await at.announce()
+        body = {"model": "m", "input": "hi", "background": True}
+        created = (await at.http.post("/v1/responses", json=body)).json()
+        attempt_log = at.relay.attempt_log(await at.relay.claim())
+        attempt_log.append(Delta(refusal="I won't say that."))
+        attempt_log.append(Done(finish_reason="content_filter"))
+        await attempt_log.flush()
+        received = (await got(hook, 1))[0]
+        whole = (await at.http.get(f"/v1/responses/{created['id']}")).json()
+
+    assert (received.type, whole["status"]) == ("response.completed", "completed")
+
+
+async def test_a_new_address_is_tried_at_once(own_redis: RedisServer, hook: Receiver) -> None:
+    with serving(own_redis.url, **QUICK | {"webhook_retry_s": 60}) as shim:
+        made = httpx.post(f"{shim}{PATH}", json={"url": "http://127.0.0.1:1/"}).json()
+        async with stage(shim, own_redis.url) as at, asyncio.timeout(20):
+            await at.announce()
+            job = await enqueued(at)
+            await at.relay.run(await at.relay.claim())
+            path = f"{PATH}/{made['id']}"
+            while not (await at.http.get(path)).json()["tries"]:
+                await asyncio.sleep(0.02)
+            await at.http.patch(path, json={"url": hook.url})
+            received = await got(hook, 1)
+
+    assert received[0].verified(made["secret"])["data"]["id"] == job
+
+
+async def test_nothing_is_posted_without_a_signature(
+    own_redis: RedisServer, hook: Receiver
+) -> None:
+    with serving(own_redis.url, **QUICK | {"webhook_retry_s": 60}) as shim:
+        made = registered(shim, hook)
+        with redis.Redis.from_url(own_redis.url) as client:
+            client.delete("fleet:t:default:webhook:secrets")
+        async with stage(shim, own_redis.url) as at, asyncio.timeout(20):
+            await at.announce()
+            await enqueued(at)
+            await at.relay.run(await at.relay.claim())
+            error = ""
+            while not error:
+                error = (await at.http.get(f"{PATH}/{made['id']}")).json()["error"]
+
+    assert "its secret is gone" in error
+    assert hook.received == []
+
+
+async def test_a_defect_of_one_receiver_is_met_again_only_after_a_pause(
+    own_redis: RedisServer, hook: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(own_redis.url, **QUICK | {"webhook_retry_s": 0.3}) as shim:
+        webhook = registered(shim, hook)
+        with redis.Redis.from_url(own_redis.url) as client:
+            client.hset("fleet:t:default:webhook:secrets", webhook["id"], "damaged")
+        async with stage(shim, own_redis.url) as at, asyncio.timeout(10):
+            await at.announce()
+            await enqueued(at)
+            await at.relay.run(await at.relay.claim())
+            met: list[float] = []
+            while len(met) < 2:
+                await asyncio.sleep(0.02)
+                met = [each.created for each in caplog.records if "webhooks wait" in each.msg]
+
+    assert met[1] - met[0] > 0.25
+    assert hook.received == []
+
+
+async def test_an_answer_whose_body_breaks_off_is_an_answer(
+    own_redis: RedisServer, shim: str
+) -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nthan")
+        writer.close()
+
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with server, stage(shim, own_redis.url) as at, asyncio.timeout(10):
+        await at.announce()
+        made = (await at.http.post(PATH, json={"url": url})).json()
+        await enqueued(at)
+        await at.relay.run(await at.relay.claim())
+        listed: list[Any] = []
+        while not listed or listed[0]["state"] == "waiting":
+            told = await at.http.get(f"{PATH}/{made['id']}/deliveries")
+            listed = told.json()["deliveries"]
+
+    assert [(each["state"], each["status"]) for each in listed] == [("delivered", 200)]
 
 
 async def test_a_request_names_its_own_address(

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 from support.keys import Keyed, keyed
 from support.redis_server import RedisServer
 from support.shim import CHAT, problem
@@ -72,6 +73,13 @@ async def test_a_secret_is_in_the_answer_that_makes_it_alone(
         ({"url": "https://me:secret@example.com"}, "no user or password"),
         ({"url": "https://example.com/#top"}, "leave out #"),
         ({"url": "https://example.com/\u00fc"}, "visible ASCII"),
+        ({"url": "https://b\u00fccher.example/"}, "xn--"),
+        ({"url": ""}, "give an http or https URL"),
+        ({"url": "https://a..example/"}, "its host"),
+        ({"url": f"https://{'a' * 64}.example/"}, "its host"),
+        ({"url": "https://%31.example/"}, "its host"),
+        ({"url": "https://127.1/"}, "its host"),
+        ({"url": "https://example.com:0/"}, "its host"),
         ({"url": "https://[::1"}, "give an http or https URL"),
         ({"url": f"https://example.com/{'a' * 2048}"}, "may have 2048"),
         ({"url": 7}, "url"),
@@ -90,7 +98,7 @@ async def test_a_wrong_field_is_named(fleet: Keyed, body: dict[str, Any], words:
     assert "secret@" not in json.dumps(told)
 
 
-async def test_bounds_and_contradictions_are_refused(fleet: Keyed) -> None:
+async def test_bounds_and_contradictions_are_refused(fleet: Keyed, own_redis: RedisServer) -> None:
     async with fleet.admin as admin:
         made = [await admin.post(PATH, json={"url": f"{URL}/{n}"}) for n in range(21)]
         path = f"{PATH}/{made[0].json()['id']}"
@@ -102,6 +110,8 @@ async def test_bounds_and_contradictions_are_refused(fleet: Keyed) -> None:
 
     assert [each.status_code for each in made] == [201] * 20 + [422]
     assert "20 webhooks" in made[-1].json()["detail"]
+    with redis.Redis.from_url(own_redis.url) as client:
+        assert [client.hlen(key) for key in client.scan_iter("fleet:t:*:webhook:secrets")] == [20]
     for refused in (empty, both, callbacks):
         problem(refused, 422, "invalid_request")
     for missing in (unknown, *ids):

@@ -169,6 +169,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     ),
     "webhooks/due": delivery_queue.due(1, 1),
     "webhooks/clear": delivery_queue.clear(RECEIVER, "why"),
+    "webhooks/hasten": delivery_queue.hasten(RECEIVER),
     "webhooks/replay": delivery_queue.replay(RECEIVER, [DELIVERY], QUEUE_LIMITS),
     "usage/reserve": limits.reserve(
         limits.UsageReservation(JOB, QUEUE, "t", 1, 1, limits.Limits(1, 1, 1, 1), None, ""),

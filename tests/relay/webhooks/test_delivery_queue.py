@@ -115,3 +115,21 @@ async def test_callbacks_have_a_lane_of_their_own(redis_url: str) -> None:
             "default/callbacks": [URL], "default/webhooks": [HOOK],
         }  # fmt: skip
         assert (cleared, left) == ([1, 1], 0)
+
+
+async def test_what_waits_for_its_next_try_can_be_tried_now(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        queue = DeliveryQueue(relay.connection, QueueLimits(9, 9))
+        idle = await queue.hasten(HOOK)
+        await queue.put_again(HOOK, [delivery(1)])
+        first = await queue.first(HOOK)
+        assert first is not None
+        await queue.settle(first, TryOutcome("retry", 503, "busy", queue.now + 3600))
+        waits = await queue.hasten(HOOK)
+        now = await queue.due(9, 9)
+        again = await queue.first(HOOK)
+
+        assert (idle, waits) == (False, True)
+        assert [list(names) for names in now.lanes.values()] == [[HOOK]]
+        assert again is not None
+        assert (again.tries, again.state.failures, again.state.error) == (1, 0, "busy")

@@ -26,6 +26,14 @@ def notice(**fields: object) -> Notice:
             {"family": "response", "finish_reason": "length"},
             ["job.done", "response.incomplete"],
         ),
+        (
+            {"family": "response", "finish_reason": "content_filter"},
+            ["job.done", "response.incomplete"],
+        ),
+        (
+            {"family": "response", "finish_reason": "content_filter", "has_refused": True},
+            ["job.done", "response.completed"],
+        ),
         ({"family": "response", "status": "failed"}, ["job.failed", "response.failed"]),
         ({"family": "response", "status": "cancelled"}, ["job.cancelled", "response.cancelled"]),
         ({"family": "batch", "status": "expired"}, ["batch.expired"]),

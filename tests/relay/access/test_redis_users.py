@@ -88,7 +88,7 @@ def test_nobody_may_do_what_the_fleet_never_does(
         (("CLIENT", "LIST"), {ADMIN}),
         (("ACL", "LOG"), {ADMIN}),
     ],
-    ids=str,
+    ids=lambda value: " ".join(map(str, sorted(value) if isinstance(value, set) else value)),
 )
 def test_each_may_do_what_it_needs(
     server: RedisServer, words: tuple[str, ...], allowed: set[str]

@@ -121,7 +121,8 @@ GUARDED: Final = frozenset(
         # Who may call, and what a caller may reach.
         "first_key", "host", "hosts", "insecure", "metrics_address", "metrics_key", "metrics_port",
         "oidc_algorithms", "oidc_audience", "oidc_issuer", "oidc_jwks_url", "oidc_tenant_claim",
-        "oidc_permission_prefix", "oidc_permissions_claim", "origins", "pass_image_urls",
+        "oidc_permission_prefix", "oidc_permissions_claim", "oidc_tenants", "origins",
+        "pass_image_urls",
         "private_images", "private_webhooks",
     }
 )  # fmt: skip

@@ -200,14 +200,11 @@ KEY_ID_BEGINNING: Final = re.compile(r"^[0-9a-f]{4,16}$")
 _TEN_YEARS_S: Final = 315_360_000
 
 
-class _Rights(UsageLimits):
-    """What a key gives its tenant."""
+class TenantRights(UsageLimits):
+    """A tenant's share and limits, of a key or of a tenant's tokens."""
 
     weight: Weight = 1.0
     """Twice the weight is twice the share, while several tenants have waiting jobs."""
-    admin: bool = False
-    """Whether it has every permission, and sees every tenant's jobs; the same as `admin` among the
-    permissions."""
     limit_jobs: Limit | None = None
     """Most waiting jobs of the tenant in one queue."""
     limit_tokens: Limit | None = None
@@ -215,10 +212,6 @@ class _Rights(UsageLimits):
     limit_bytes: LimitBytes | None = None
     """Most bytes of the requests of the tenant's jobs that wait in one queue, are scheduled for it,
     or are between two attempts."""
-    name: Annotated[str, Field(max_length=80)] = ""
-    """A note for humans, such as the client that uses the key."""
-    permissions: Annotated[tuple[Permission, ...], Field(max_length=32)] | None = None
-    """What it may do; null: to use models, not to change them."""
     models: ModelPatterns | None = None
     """Models that it may use, by name, with `*` for any characters; null, or `*`: all."""
     backends: BackendPatterns | None = None
@@ -227,15 +220,27 @@ class _Rights(UsageLimits):
     """How long the texts of its jobs are kept: `none`, seconds or `ttl`; null: as FLEET_RETENTION
     says. A request may ask for less, and not for more."""
 
-    @field_validator("permissions")
-    @classmethod
-    def _each_once(cls, permissions: tuple[Permission, ...] | None) -> Any:
-        return None if permissions is None else tuple(p for p in EVERY if p in permissions)
-
     @field_validator("models", "backends")
     @classmethod
     def _all_is_no_limit(cls, patterns: tuple[str, ...] | None) -> Any:
         return None if patterns is None or "*" in patterns else patterns
+
+
+class _Rights(TenantRights):
+    """What a key gives its tenant."""
+
+    admin: bool = False
+    """Whether it has every permission, and sees every tenant's jobs; the same as `admin` among the
+    permissions."""
+    name: Annotated[str, Field(max_length=80)] = ""
+    """A note for humans, such as the client that uses the key."""
+    permissions: Annotated[tuple[Permission, ...], Field(max_length=32)] | None = None
+    """What it may do; null: to use models, not to change them."""
+
+    @field_validator("permissions")
+    @classmethod
+    def _each_once(cls, permissions: tuple[Permission, ...] | None) -> Any:
+        return None if permissions is None else tuple(p for p in EVERY if p in permissions)
 
 
 def _has_admin(permissions: Any) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Never, Self
 
-from api_shim.tokens.token_settings import TokenSettings, looks_like_a_token
+from api_shim.tokens.token_settings import EVERY_TENANT, TokenSettings, looks_like_a_token
 from contract.errors import InvalidSetting
 from contract.tenants import EVERY, USE, KeyFacts, Permission
 from relay.api_keys import ApiKeyEntry
@@ -39,6 +39,7 @@ class TokenCallers:
             ) from None
         self._keys = SigningKeys(settings)
         self._reader = TokenReader(settings, self._keys, now)
+        self._rights = {name: dict(each) for name, each in settings.oidc_tenants.items()}
         self._now = now
 
     @classmethod
@@ -67,16 +68,23 @@ class TokenCallers:
 
     def _entry(self, token: Any) -> TokenEntry:
         permissions = permitted(token.permissions)
+        is_admin = "admin" in permissions
         facts = KeyFacts(
+            **self._rights_of(token.tenant, is_admin=is_admin),
             id=TOKEN_ID + token.digest,
             tenant=token.tenant,
             name=token.subject[:80],
-            admin="admin" in permissions,
+            admin=is_admin,
             permissions=permissions,
             created_at=self._now(),
             expires_at=token.expires_at,
         )
         return TokenEntry(facts, "", facts.owner, token)
+
+    def _rights_of(self, tenant: str, *, is_admin: bool) -> dict[str, Any]:
+        """What the settings give tokens of a tenant; an admin's may use every model."""
+        rights = self._rights.get(tenant) or self._rights.get(EVERY_TENANT) or {}
+        return {**rights, "models": None, "backends": None} if is_admin else rights
 
 
 def permitted(words: tuple[str, ...] | None) -> tuple[Permission, ...]:

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from contract.settings import DAY_S, FleetSettings
+from contract.tenants import TenantRights
 
 ASYMMETRIC: Final = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
@@ -14,6 +15,8 @@ ASYMMETRIC: Final = frozenset(
 """Algorithms whose public key cannot sign. With HS256 a shim would have to know the secret; and who
 reads the public key as a secret takes a token that anybody can make."""
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+EVERY_TENANT: Final = "*"
+ConfiguredTenant = Annotated[str, Field(pattern=r"^(\*|[a-z0-9][a-z0-9._-]{0,63})$")]
 Claim = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -44,6 +47,10 @@ class TokenSettings(FleetSettings):
     oidc_permission_prefix: Annotated[str, Field(max_length=40)] = "fleet:"
     """What a permission begins with in that claim, as in `fleet:chat` and `fleet:models:write`;
     `fleet:use` stands for the usual ones, and words that begin otherwise mean nothing here."""
+    oidc_tenants: dict[ConfiguredTenant, TenantRights] = Field(default_factory=dict)
+    """What tokens give their tenant, by its name, as in `{"research": {"weight": 2, "models":
+    ["qwen3*"], "backends": ["gpu*"], "limit_jobs": 500}, "*": {"limit_tokens_day": 100000}}`; `*`
+    is every tenant that is not named. In fleet.toml tables `[oidc_tenants.research]`."""
     oidc_leeway_s: Annotated[float, Field(ge=0, le=300)] = 30
     """Seconds that the clocks of issuer and shims may differ: a token counts as much longer and
     earlier."""

@@ -37,7 +37,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         workers = [start(), start("art", "scripted://")]
         http = stack.enter_context(httpx.Client(base_url=url, headers=bearer(key), timeout=30))
         _wait_for(http, {"box", "art"})
-        yield Watched(url, key, workers, http, start)
+        yield Watched(url, key, workers, http, start, redis.url)
 
 
 def _wait_for(http: httpx.Client, backends: set[str]) -> None:

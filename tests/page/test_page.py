@@ -4,10 +4,13 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
 from support.page import FAILS, MARKUP, MODELS, SLOW_STORY, Watched, opened, show
+from support.shim import serving
+from support.token_server import token_server
 
 
 def until(true: Callable[[], Any], within_s: float = 20) -> Any:
@@ -41,6 +44,37 @@ def test_a_key_signs_in_for_the_tab_only(watched: Watched, chromium: Any) -> Non
         page.get_by_role("button", name="Sign out").click()
         page.get_by_role("heading", name="Sign in").wait_for()
         assert page.evaluate("sessionStorage.getItem('fleet.key')") is None
+
+
+def test_a_token_signs_in_and_shows_its_tenant_no_hosts(watched: Watched, chromium: Any) -> None:
+    rights = {"ann": {"backends": ["box"], "limit_tokens_day": 5000}}
+    with (
+        token_server() as issuer,
+        serving(watched.redis_url, **issuer.settings(oidc_tenants=rights)) as url,
+        opened(replace(watched, url=url), chromium, key="") as page,
+    ):
+        page.get_by_placeholder("or ey").fill("ey.a.b")
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("alert").get_by_text("The token is not valid").wait_for()
+        page.get_by_placeholder("or ey").fill(issuer.token())
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_text("live", exact=True).wait_for()
+        show(page, "workers", "Workers")
+        table = page.get_by_role("region", name="Table of workers")
+        table.get_by_role("link", name="box").first.wait_for()
+        titles = table.get_by_role("columnheader").all_inner_texts()
+        text = table.inner_text()
+        show(page, "queues/box.chat", "box.chat")
+        page.get_by_role("columnheader", name="Worker", exact=True).wait_for()
+        in_queue = page.get_by_role("columnheader").all_inner_texts()
+        show(page, "tenants", "Usage and limits")
+        page.get_by_role("region", name="Table of limits").get_by_text("Tokens a day").wait_for()
+        with opened(watched, chromium) as admin:
+            show(admin, "workers", "Workers")
+            admin.get_by_role("columnheader", name="Host, process").wait_for()
+
+    assert (len(titles), "art" in text) == (6, False)
+    assert "Host" not in " ".join([*titles, *in_queue])
 
 
 def test_a_stream_goes_on_while_its_worker_is_killed(watched: Watched, page: Any) -> None:

@@ -28,6 +28,7 @@ class Watched:
     workers: list[WorkerProcess]
     http: httpx.Client
     start_worker: Callable[[], WorkerProcess]
+    redis_url: str
     problems: list[str] = field(default_factory=list)
     """What a page printed that is wrong."""
 

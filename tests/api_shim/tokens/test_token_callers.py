@@ -14,6 +14,9 @@ from support.token_server import Issuer, ec_key, token_server
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from api_shim.tokens.token_settings import TokenSettings
+from contract.errors import InvalidSetting
+
 
 @pytest.fixture
 def issuer() -> Iterator[Issuer]:
@@ -81,6 +84,60 @@ async def test_tenants_of_tokens_and_keys_are_the_same_and_apart_from_others(
 
         assert (await same.get(f"/api/v1/jobs/{job}")).status_code == 200
         problem(await bob.get(f"/api/v1/jobs/{job}"), 404, "job_not_found")
+
+
+async def test_settings_say_what_tokens_give_their_tenant(
+    issuer: Issuer, own_redis: RedisServer
+) -> None:
+    rights = {
+        "ann": {"weight": 2, "models": ["m", "qwen*"], "backends": ["sc*"], "limit_jobs": 1},
+        "*": {"limit_tokens_day": 5},
+    }
+    claim = {"oidc_permissions_claim": "scope", "oidc_tenants": rights}
+    with serving(own_redis.url, **issuer.settings(**claim)) as url:
+        async with (
+            stage(url, own_redis.url) as at,
+            caller(url, issuer) as ann,
+            caller(url, issuer, sub="bob") as bob,
+            caller(url, issuer, "fleet:admin") as boss,
+        ):
+            await at.announce("scripted", "m", "other")
+            await at.announce("box", "m")
+            told = [(await each.get("/api/v1/caller")).json() for each in (ann, bob, boss)]
+            seen = [each["tenant"] for each in told]
+            listed = [row["id"] for row in (await ann.get("/v1/models")).json()["data"]]
+            first = await ann.post("/api/v1/jobs/chat", json=CHAT)
+            full = await ann.post("/api/v1/jobs/chat", json=CHAT)
+            other = await ann.post("/api/v1/jobs/chat", json={**CHAT, "model": "other"})
+            box = await ann.post("/api/v1/jobs/chat", json={**CHAT, "backend": "box"})
+            spent = await bob.post("/api/v1/jobs/chat", json=CHAT)
+
+        assert [each["weight"] for each in seen] == [2, 1, 2]
+        assert [each.get("models") for each in seen] == [["m", "qwen*"], None, None]
+        assert listed == ["m"]
+        assert first.status_code == 202
+        assert problem(full, 429, "queue_full")["limit"] == 1
+        assert "other" in problem(other, 403, "not_allowed")["detail"]
+        assert "box" in problem(box, 403, "not_allowed")["detail"]
+        assert spent.status_code in {400, 429}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        '{"No": {}}',
+        '{"a": {"weight": 0}}',
+        '{"a": {"admin": true}}',
+        '{"a": {"models": []}}',
+        "[1]",
+    ],
+)
+def test_wrong_settings_of_tenants_are_refused_at_start(
+    wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_OIDC_TENANTS", wrong)
+    with pytest.raises(InvalidSetting, match="FLEET_OIDC_TENANTS"):
+        TokenSettings()
 
 
 async def test_what_is_open_ends_with_the_token(

@@ -126,11 +126,11 @@ export function SignIn({ state }) {
   return html`<div class="sign-in"><main class="panel">
     <div class="brand"><img src=${base} alt="" /><span>llm-fleet</span></div>
     <div class="stack"><h1>Sign in</h1>
-      <p class="muted">With an API key of this fleet. It is kept in this tab only, and forgotten when you close it.</p></div>
+      <p class="muted">With an API key of this fleet, or a token of your identity provider, if the fleet takes these. It is kept in this tab only, and forgotten when you close it.</p></div>
     ${state.message && html`<${Notice} tone="bad"><p>${state.message}</p><//>`}
     <form class="form" onSubmit=${submit}>
-      <${Field} label="API key"><input type="password" name="key" autocomplete="off" spellcheck=${false} required autofocus
-        placeholder="flk_…" value=${value} onInput=${(event) => set(event.target.value)} /><//>
+      <${Field} label="API key or token"><input type="password" name="key" autocomplete="off" spellcheck=${false} required autofocus
+        placeholder="flk_… or ey…" value=${value} onInput=${(event) => set(event.target.value)} /><//>
       <button class="primary">Sign in</button>
     </form>
     ${state.state === 'lost' && html`<button type="button" onClick=${() => enter('')}>Try again</button>`}

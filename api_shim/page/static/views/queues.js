@@ -118,7 +118,7 @@ function Detail({ queue, workers }) {
       </dl><//>
       <${Times} queue=${queue} />
       <${Panel} title="Waiting by tenant" flush=${true}><${Tenants} queue=${queue} /><//>
-      <${Panel} title="Workers" flush=${true}>${serving.length ? html`<table><thead><tr><th>Worker</th><th>Host</th><th>State</th></tr></thead><tbody>${serving.map((each) => html`<tr><td class="name">${each.name}</td><td>${each.host || none}</td><td>${each.draining ? html`<${Badge} tone="warn">draining<//>` : html`<${Badge} tone="good">live<//>`}</td></tr>`)}</tbody></table>` : html`<${Empty} title="No worker consumes it">Jobs wait until one does, or until their deadline.<//>`}<//>
+      <${Panel} title="Workers" flush=${true}>${serving.length ? html`<table><thead><tr><th>Worker</th>${isAdmin.value && html`<th>Host</th>`}<th>State</th></tr></thead><tbody>${serving.map((each) => html`<tr><td class="name">${each.name}</td>${isAdmin.value && html`<td>${each.host || none}</td>`}<td>${each.draining ? html`<${Badge} tone="warn">draining<//>` : html`<${Badge} tone="good">live<//>`}</td></tr>`)}</tbody></table>` : html`<${Empty} title="No worker consumes it">Jobs wait until one does, or until their deadline.<//>`}<//>
     </div>
   <//>`;
 }

@@ -123,7 +123,8 @@ class Dependencies:
         return SubmissionServices(
             self.queue, self.roster, self.idempotency, self.followers, reader,
             self.settings.on_no_worker, self.settings.busy_wait_s, self.metrics.tracing,
-            self.aliases, self.redis_disk.demand_room, self.webhooks, self.connection.settings,
+            self.aliases, self.redis_disk.demand_room, self.webhooks, self.audit_trail.pulls,
+            self.connection.settings,
         )  # fmt: skip
 
     async def reserve_file(self, name: str, tenant: str, size_bytes: int) -> None:

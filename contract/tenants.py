@@ -380,7 +380,7 @@ class AuditEntry(WireModel):
     """The key's id; empty while the fleet has no keys."""
     key_name: str = ""
     action: str
-    """Method and path of the route, as in `DELETE /api/v1/keys/{id}`."""
+    """Method and path of the route, as in `DELETE /api/v1/keys/{id}`; or `on_missing: pull`."""
     subject: str = ""
     """What it was done to, as in `box` or `llama3.2 on box`."""
     status: int

@@ -5,8 +5,9 @@ A tenant has access to its own jobs, an admin to all.
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
+from api_shim.access.audit_trail import note_nothing, note_subject
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Admin, Caller
 from api_shim.http.headers import Preferences
@@ -115,10 +116,11 @@ async def show(id: JobId, dependencies: Injected, caller: Caller) -> Response:
     response_model=JobAccepted,
     responses={202: ACCEPTED, **documented(404, 409, 422, 429, 503)},
 )
-async def retry(id: JobId, dependencies: Injected, caller: Caller) -> Response:
+async def retry(request: Request, id: JobId, dependencies: Injected, caller: Caller) -> Response:
     """Retry a dead letter as a new job of its tenant; idempotent."""
     record = await dependencies.records.get_for_tenant(checked_id(id), caller)
     again = await retried(dependencies, caller, record)
+    note_subject(request.scope, f"job {record.id} of {record.tenant}, again as {again.record.id}")
     headers = {} if again.is_new else {"Idempotent-Replayed": "true"}
     return accepted(again.record, again.place, headers)
 
@@ -149,11 +151,12 @@ async def check_retry(dependencies: Dependencies, caller: Tenant, record: JobSum
     response_model=DeadPurged,
     responses=documented(404, 409, 503),
 )
-async def purge(id: JobId, dependencies: Injected, caller: Caller) -> Response:
+async def purge(request: Request, id: JobId, dependencies: Injected, caller: Caller) -> Response:
     """Delete one dead letter for good: its record, its log, its request."""
-    return json_response(
-        await dependencies.dead_letters.purge(await _dead(dependencies, caller, id))
-    )
+    dead = await _dead(dependencies, caller, id)
+    purged = await dependencies.dead_letters.purge(dead)
+    note_subject(request.scope, f"job {dead.id} of {dead.tenant}")
+    return json_response(purged)
 
 
 @router.delete(
@@ -162,10 +165,24 @@ async def purge(id: JobId, dependencies: Injected, caller: Caller) -> Response:
     response_model=DeadPurged,
     responses=documented(400, 422, 503),
 )
-async def purge_all(dependencies: Injected, wanted: Which, before: Before = None) -> Response:
+async def purge_all(
+    request: Request, dependencies: Injected, wanted: Which, before: Before = None
+) -> Response:
     """Delete dead letters for good, up to 500 a call; repeat with `next` while there is one."""
     check_cursor(before)
-    return json_response(await dependencies.dead_letters.purge_all(wanted, before=before))
+    gone = await dependencies.dead_letters.purge_all(wanted, before=before)
+    note_letters(request, gone.purged, wanted)
+    return json_response(gone)
+
+
+def note_letters(request: Request, count: int, wanted: DeadLetterFilter) -> None:
+    """Say in the audit log what a call does to so many dead letters; to none: nothing."""
+    chosen = {"queue": wanted.queue, "kind": wanted.kind, "tenant": wanted.tenant}
+    told = [f"{name} {value}" for name, value in chosen.items() if value is not None]
+    if count:
+        note_subject(request.scope, ", ".join([f"dead letters: {count}", *told]))
+    else:
+        note_nothing(request.scope)
 
 
 async def _dead(dependencies: Dependencies, caller: Tenant, job_id: str) -> JobRecord:

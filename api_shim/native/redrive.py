@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Body, Response
+from fastapi import APIRouter, Body, Request, Response
 from pydantic import Field
 
 from api_shim.dependencies import Dependencies, Injected
@@ -18,7 +18,7 @@ from api_shim.following.event_stream import StateStreamResponse
 from api_shim.http.authentication import Caller
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import Refusal, documented
-from api_shim.native.dead_letters import Which, check_retry, retried
+from api_shim.native.dead_letters import Which, check_retry, note_letters, retried
 from api_shim.native.jobs import json_response
 from contract import sse
 from contract.errors import FleetError, RelayUnavailable
@@ -142,6 +142,7 @@ async def groups(dependencies: Injected, wanted: Which) -> Response:
     responses={**_REPORTS, **documented(400, 413, 415, 422, 503)},
 )
 async def redrive(
+    request: Request,
     wanted: Annotated[Redrive, Body(openapi_examples=_EXAMPLES)],
     dependencies: Injected,
     caller: Caller,
@@ -155,6 +156,7 @@ async def redrive(
     letters = [letter for letter in found if _matches(wanted, letter)]
     complete = complete and len(letters) <= wanted.limit
     run = _Redrive(dependencies, caller, wanted, letters[: wanted.limit], complete=complete)
+    note_letters(request, 0 if wanted.dry_run else min(len(letters), wanted.limit), chosen)
     if wanted.dry_run:
         return json_response(await run.rehearse())
     return StateStreamResponse(run.reports(), dependencies.open_calls)

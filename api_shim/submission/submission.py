@@ -79,6 +79,8 @@ class SubmissionServices(NamedTuple):
     demand_room: Callable[[], None]
     """Raises RelayFull while the disk of Redis has no room for new jobs."""
     webhooks: WebhookStore
+    on_pull: Callable[[Tenant, JobRecord], Awaitable[None]]
+    """Told of a job that will pull its model."""
     settings: RelaySettings
 
 
@@ -135,10 +137,17 @@ class Submission:
         with self._services.tracing.submitting(request.kind) as span:
             record, place = await self._accept(request)
             span.set({"llmfleet.job.id": record.id, "llmfleet.queue": record.queue})
+        if request.on_missing == "pull" and self._is_missing(record):
+            await self._services.on_pull(self.tenant, record)
         self.headers["X-Fleet-Job"] = record.id
         if record.alias is not None:
             self.headers |= speaker(record.model, record.backend)
         return record, place
+
+    def _is_missing(self, record: JobRecord) -> bool:
+        """Whether the backend of a job does not have its model, as far as is known."""
+        pool = self._services.roster.recent_pools.get(record.backend)
+        return pool is not None and not pool.find(record.model or "")
 
     async def _accept(self, request: AnyRequest) -> tuple[JobRecord, QueuePlace]:
         request, key = self._preferences.over(request), None

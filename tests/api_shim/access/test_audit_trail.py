@@ -8,12 +8,14 @@ from typing import Any
 
 import httpx
 import pytest
+from support.dying import died
 from support.keys import Keyed, keyed
 from support.redis_server import RedisServer
 from support.relay import relay_on
-from support.shim import problem, stage
+from support.shim import CHAT, problem, stage
 
 from contract import redis_keys
+from contract.tenants import Tenant
 from relay.access.audit_log import MOST_REFUSED, AuditLog
 
 
@@ -74,6 +76,57 @@ async def test_reads_and_what_was_invalid_are_not_recorded(fleet: Keyed) -> None
         assert (await admin.delete("/api/v1/keys/ffff0000")).status_code == 404
 
         assert await entries(admin) == before
+
+
+async def test_what_admins_do_to_dead_letters_is_recorded(
+    fleet: Keyed, own_redis: RedisServer
+) -> None:
+    async with (
+        stage(fleet.url, own_redis.url) as at,
+        fleet.admin as admin,
+        fleet.caller("a") as a,
+    ):
+        await at.announce()
+        dead = [(await died(at.relay, tenant=Tenant(name="a"))).id for _ in range(4)]
+        before = len(await entries(admin))
+        await a.delete(f"/api/v1/dead/{dead[0]}")
+        again = (await admin.post(f"/api/v1/jobs/{dead[1]}/retry")).json()["id"]
+        await admin.post("/api/v1/dead/redrive", json={"dry_run": True})
+        await admin.post("/api/v1/dead/redrive", json={"limit": 1, "queue": "scripted.chat"})
+        await admin.delete("/api/v1/dead", params={"tenant": "nobody"})
+        await admin.delete("/api/v1/dead", params={"tenant": "a"})
+        found = await entries(admin)
+        told = [(each["action"], each["subject"]) for each in found[: len(found) - before]]
+
+    assert told == [
+        ("DELETE /api/v1/dead", "dead letters: 1, tenant a"),
+        ("POST /api/v1/dead/redrive", "dead letters: 1, queue scripted.chat"),
+        ("POST /api/v1/jobs/{id}/retry", f"job {dead[1]} of a, again as {again}"),
+    ]
+
+
+async def test_a_model_that_a_request_pulls_is_recorded_once_a_minute(
+    fleet: Keyed, own_redis: RedisServer
+) -> None:
+    told = fleet.issue("a", permissions=["chat", "models:write"])
+    async with (
+        stage(fleet.url, own_redis.url) as at,
+        fleet.admin as admin,
+        httpx.AsyncClient(base_url=fleet.url, headers={"x-api-key": told["key"]}) as a,
+    ):
+        await at.announce("box", "there")
+        before = len(await entries(admin))
+        wish = {"messages": CHAT["messages"], "on_missing": "pull"}
+        await a.post("/api/v1/jobs/chat", json={**wish, "model": "there"})
+        first, _ = [
+            (await a.post("/api/v1/jobs/chat", json={**wish, "model": "new:1b"})).json()["id"]
+            for _ in range(2)
+        ]
+        found = await entries(admin)
+
+    assert len(found) == before + 1
+    assert (found[0]["action"], found[0]["key"]) == ("on_missing: pull", told["id"])
+    assert (found[0]["tenant"], found[0]["subject"]) == ("a", f"new:1b on box, job {first}")
 
 
 async def test_a_refusal_is_recorded_apart_and_once_a_minute(

@@ -63,7 +63,10 @@ def checked_url(text: str) -> str:
     if parts.scheme not in _SCHEMES or not host:
         raise ValueError("give an http or https URL, as in https://example.com/hooks")
     if not _is_host(host) or port == 0:
-        raise ValueError("its host is no name or address to which anything can be sent")
+        raise ValueError(
+            "its host must be a name, as in hooks.example.com, or a whole IP address, and its port"
+            " 1 to 65535"
+        )
     if parts.username is not None or parts.password is not None:
         raise ValueError("it may hold no user or password: what is posted is signed instead")
     if parts.fragment:

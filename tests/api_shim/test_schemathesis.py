@@ -10,39 +10,21 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import pytest
 import schemathesis
+from fuzz.judge import CHECKS, ON_PURPOSE, model_for, operations
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 from support.fleet import fleet
 from support.up import wait_until
 
-from api_shim.app import create_app
-from api_shim.settings import ShimSettings
-
 CASES: Final = 12
 """Of each operation, beside its examples."""
-ON_PURPOSE: Final = ("no_worker", "not_supported")
-"""Codes of 5xx responses for what a fleet does not have, which is no internal error."""
-CHECKS: Any = [status_code_conformance, content_type_conformance, response_schema_conformance]
-DOCUMENT: Final = schemathesis.openapi.from_dict(create_app(ShimSettings()).openapi())
-FOUND: Final = [each.ok() for each in DOCUMENT.get_all_operations()]
-OPERATIONS: Final = {
-    each.label: each
-    for each in sorted(FOUND, key=lambda it: it.method == "delete")
-    if each.label != "GET /api/v1/overview/events"
-}
-"""By name; what deletes comes last, so that the others find something. One never ends:
-its tests are in test_fleet_watch.py."""
+OPERATIONS: Final = operations()
 USUAL: Final = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -92,16 +74,6 @@ def things(http: httpx.Client) -> dict[str, str]:
         ).json()["id"],
         "/v1/models": "scripted-echo",
     }
-
-
-def model_for(path: str) -> str:
-    forms = {
-        "embed": "scripted-embed",
-        "image": "scripted-image",
-        "rerank": "scripted-rerank",
-        "delete": "a-copy",
-    }
-    return next((form for word, form in forms.items() if word in path), "scripted-echo")
 
 
 def aim(case: schemathesis.Case, names: dict[str, str], *, stream: bool) -> None:

@@ -40,9 +40,10 @@ _FORMS: Final = {
 _REFERENCES: Final = {
     "input_file_id": "/v1/files",
     "previous_response_id": "/v1/responses",
-    "after": "/api/v1/jobs",
 }
 """Fields that name a thing, and where things of its sort are."""
+_UNKNOWN: Final = {"backend", "after_any", "not_before"}
+"""Fields for which nearly all that is made up is refused."""
 _ID: Final = re.compile(r"[0-9A-Za-z_-]{16,}")
 
 
@@ -59,16 +60,31 @@ def model_for(path: str) -> str:
     return next((form for word, form in _FORMS.items() if word in path), "scripted-echo")
 
 
+def filled(body: Any, model: str, things: dict[str, str]) -> Any:
+    """The same body, in which fields at any depth name a model and things that are there."""
+    match body:
+        case list():
+            return [filled(value, model, things) for value in body]
+        case dict():
+            known = {name: things[path] for name, path in _REFERENCES.items() if name in body}
+            if isinstance(body.get("after"), list):
+                known["after"] = [things["/api/v1/jobs"]]
+            if isinstance(body.get("model"), str):
+                known["model"] = model
+            rest = {name: it for name, it in body.items() if name not in _UNKNOWN}
+            return {name: filled(it, model, things) for name, it in rest.items()} | known
+    return body
+
+
 def aim(case: schemathesis.Case, things: dict[str, str], *, stream: bool) -> None:
     """Let it ask for things that are there, on a drop-in surface for a stream if it may."""
     if isinstance(case.body, dict):
         streams = {} if case.path.startswith("/api/v1") else {"stream": stream}
-        if isinstance(case.body.get("model"), str):
-            case.body = {**case.body, "model": model_for(case.path), **streams}
-        for name, path in _REFERENCES.items():
-            if name in case.body:
-                case.body = {**case.body, name: things[path]}
+        body = filled(case.body, model_for(case.path), things)
+        case.body = {**body, **(streams if "model" in body else {})}
     fitting = [path for path in things if case.path.startswith(path)]
+    if case.path.endswith("/retry"):
+        fitting = ["/api/v1/dead"]
     if fitting and case.path_parameters:
         name = things[max(fitting, key=len)]
         case.path_parameters = dict.fromkeys(case.path_parameters, name)
@@ -109,11 +125,18 @@ def aimed(at: Stage, case: schemathesis.Case, caller: Caller) -> Iterator[Caller
         other = at.other(caller)
         case.body, case.path_parameters = body, names
         aim(case, {**caller.things, **other.things}, stream=chance % 8 < 4)
-        is_theirs = any(
-            each in other.things.values() for each in (case.path_parameters or {}).values()
-        )
-        yield other if is_theirs else None
+        yield other if _named(case) & set(other.things.values()) else None
     case.body, case.path_parameters = body, names
+
+
+def _named(case: schemathesis.Case) -> set[str]:
+    """Ids of things in the path of a case, and in the fields of its body that name some."""
+    named = {str(each) for each in (case.path_parameters or {}).values()}
+    if isinstance(case.body, dict):
+        after = case.body.get("after")
+        named |= {str(case.body[name]) for name in _REFERENCES if name in case.body}
+        named |= {str(each) for each in after} if isinstance(after, list) else set()
+    return named
 
 
 def fire(

@@ -55,6 +55,7 @@ class Tally:
     """The first of each sort."""
 
 
+_ABOUT_A_QUEUE: Final = ("/queues/{queue}/pause", "/queues/{queue}/windows")
 Watch = Callable[[int, Tally], bool]
 """Told the round after each request; whether to go on."""
 
@@ -119,6 +120,8 @@ class _Salvo:
 
     def _one(self, case: schemathesis.Case, caller: Caller, owner: Caller | None) -> None:
         status, words = fire(self.at, case, caller, owner)
+        if self.name.endswith(_ABOUT_A_QUEUE):
+            self.at.open_queue()
         tally = self.tally
         tally.requests += 1
         tally.statuses[status] += 1

@@ -22,6 +22,8 @@ EVERYTHING: Final = (
     "chat", "embed", "rerank", "image", "files", "batches", "webhooks",
     "models:read", "models:write", "models:admin",
 )  # fmt: skip
+PAUSED: Final = "ollama.create"
+"""The only queue at which requests are aimed that pause one."""
 _IDS_KEPT: Final = 5000
 
 
@@ -64,6 +66,12 @@ class Stage:
     def other(self, caller: Caller) -> Caller:
         """A tenant that is not this caller's."""
         return self.callers[TENANTS[1] if caller.name == TENANTS[0] else TENANTS[0]]
+
+    def open_queue(self) -> None:
+        """Let jobs of the queue start that requests may pause, so that none waits for ever."""
+        queue, headers = f"{self.url}/api/v1/queues/{PAUSED}", self.callers[ADMIN].headers
+        self.session.put(f"{queue}/windows", json={"windows": []}, headers=headers, timeout=30)
+        self.session.post(f"{queue}/resume", headers=headers, timeout=30)
 
     def furnish(self) -> None:
         """Make one of everything for each caller, in place of what is there."""
@@ -120,7 +128,7 @@ def _made(http: httpx.Client, caller: Caller) -> dict[str, str]:
         ),
     }
     if caller.is_admin:
-        things["/v1/models"] = "scripted-echo"
+        things |= {"/v1/models": "scripted-echo", "/api/v1/queues": PAUSED}
         things["/api/v1/keys"] = issued(str(http.base_url), caller.headers, tenant=said)["id"]
     return things
 

@@ -1,15 +1,12 @@
 """The books of a queue: a job is in one place, and what is counted is what is there."""
 
 import asyncio
-import json
-from collections import Counter
-from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
+from support.queues import check_books
 from support.relay import QUEUE, Relay, chat, relay_on
 
-from contract import redis_keys
 from contract.tenants import Tenant
 from relay.order import ClaimFilter
 
@@ -36,7 +33,7 @@ def test_a_job_is_in_one_place_and_claimed_once(redis_url: str, steps: list[Step
             held: dict[str, int] = {}
             for step, number in steps:
                 await _step(relay, held, step, number)
-                await _check_books(relay, held)
+                await check_books(relay, held)
 
     asyncio.run(story())
 
@@ -72,38 +69,3 @@ async def _step(  # noqa: C901 - one flat case per step
             await relay.queue.wake(QUEUE)
         case "reap":
             await relay.leases.reap()
-
-
-async def _check_books(relay: Relay, held: dict[str, int]) -> None:
-    async def members(key: str) -> set[str]:
-        return {id.decode() for id in await relay.connection.command("ZRANGE", key, 0, -1)}
-
-    backlog, delayed, leases = [
-        await members(key(QUEUE))
-        for key in (redis_keys.backlog, redis_keys.delayed, redis_keys.leases)
-    ]
-    facts = await relay.connection.command("HGETALL", redis_keys.facts(QUEUE))
-    known = {id.decode(): json.loads(text) for id, text in facts.items()}
-    load = await relay.connection.command("HGETALL", redis_keys.load(QUEUE))
-    counted = _counted([known[id] for id in backlog])
-    later = await relay.connection.command("HGETALL", redis_keys.scheduled(QUEUE))
-    counted_later = _counted([known[id] for id in delayed])
-
-    assert len(backlog) + len(delayed) + len(leases) == len(known)
-    assert backlog | delayed | leases == set(known)
-    assert leases == set(held)
-    assert await members(redis_keys.urgent(QUEUE)) == {
-        i for i in backlog if "batch" not in known[i]
-    }
-    assert await members(redis_keys.line(QUEUE, "m")) == backlog
-    assert {k: int(load.get(k.encode(), 0)) for k in counted} == dict(counted)
-    assert {k: int(later.get(k.encode(), 0)) for k in counted_later} == dict(counted_later)
-
-
-def _counted(jobs: list[dict[str, Any]]) -> Counter[str]:
-    """What a queue counts of these jobs, by their facts."""
-    counted = Counter(f"jobs {job['tenant']}" for job in jobs)
-    for job in jobs:
-        for what in ("tokens", "bytes"):
-            counted.update({what: job[what], f"{what} {job['tenant']}": job[what]})
-    return counted

@@ -1,9 +1,13 @@
-"""What is left of jobs in queues: for tests that say that nothing is."""
+"""The books of queues: where jobs are, what is counted of them, and what is left in the end."""
 
 import asyncio
+import json
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
 
 from contract import redis_keys
-from support.relay import Relay
+from support.relay import QUEUE, Relay
 
 _OF_LIVING_JOBS = (redis_keys.LIVE, redis_keys.DEADLINES, redis_keys.FOLLOWED)
 
@@ -23,3 +27,40 @@ async def nothing_waits(relay: Relay, within_s: float = 2.0) -> None:
     while left := await left_in_queues(relay):
         assert asyncio.get_running_loop().time() < give_up_at, left
         await asyncio.sleep(0.02)
+
+
+async def check_books(relay: Relay, held: Collection[str]) -> None:
+    """Each job is in one place, `held` ones in leases; what is counted is what is there."""
+
+    async def members(key: str) -> set[str]:
+        return {id.decode() for id in await relay.connection.command("ZRANGE", key, 0, -1)}
+
+    backlog, delayed, leases = [
+        await members(key(QUEUE))
+        for key in (redis_keys.backlog, redis_keys.delayed, redis_keys.leases)
+    ]
+    facts = await relay.connection.command("HGETALL", redis_keys.facts(QUEUE))
+    known = {id.decode(): json.loads(text) for id, text in facts.items()}
+    load = await relay.connection.command("HGETALL", redis_keys.load(QUEUE))
+    counted = _counted([known[id] for id in backlog])
+    later = await relay.connection.command("HGETALL", redis_keys.scheduled(QUEUE))
+    counted_later = _counted([known[id] for id in delayed])
+
+    assert len(backlog) + len(delayed) + len(leases) == len(known)
+    assert backlog | delayed | leases == set(known)
+    assert leases == set(held)
+    assert await members(redis_keys.urgent(QUEUE)) == {
+        i for i in backlog if "batch" not in known[i]
+    }
+    assert await members(redis_keys.line(QUEUE, "m")) == backlog
+    assert {k: int(load.get(k.encode(), 0)) for k in counted} == dict(counted)
+    assert {k: int(later.get(k.encode(), 0)) for k in counted_later} == dict(counted_later)
+
+
+def _counted(jobs: list[dict[str, Any]]) -> Counter[str]:
+    """What a queue counts of these jobs, by their facts."""
+    counted = Counter(f"jobs {job['tenant']}" for job in jobs)
+    for job in jobs:
+        for what in ("tokens", "bytes"):
+            counted.update({what: job[what], f"{what} {job['tenant']}": job[what]})
+    return counted

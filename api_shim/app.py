@@ -66,6 +66,8 @@ from api_shim.openai.responses import routes as openai_responses
 from api_shim.page import front_page
 from api_shim.settings import ShimSettings
 from api_shim.submission.submission import Submission
+from api_shim.tenants import deletion_routes
+from api_shim.tenants.tenant_eraser import running_eraser
 from api_shim.webhooks import routes as webhooks
 from api_shim.webhooks.deliverer import running_deliverer
 from telemetry.process_metrics import ProcessMetrics
@@ -94,7 +96,7 @@ _ENVELOPES: Final[Mapping[str, problems.Envelope]] = {
 
 _NATIVE: Final = (
     enqueue, events, jobs, redrive, dead_letters, roster, queues, scale, backends, aliases, keys,
-    usage, overview, webhooks,
+    usage, overview, webhooks, deletion_routes,
 )  # fmt: skip
 """The native routes. Order matters: `enqueue` has the wider pattern of the two POST families under
 `/api/v1/jobs`, `events` the longer path; `redrive` has paths below `/dead` that are no ids.
@@ -133,6 +135,7 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
             open_dependencies(settings, open_calls, counted, tracing) as dependencies,
             running_driver(dependencies),
             running_deliverer(dependencies),
+            running_eraser(dependencies),
         ):
             app.state.dependencies = dependencies
             app.state.authenticator = dependencies.authenticator

@@ -14,6 +14,7 @@ FleetError
 │   ├── NotAuthenticated        no key, or an unknown one
 │   ├── NotAllowed              the key has not the permission, model or backend
 │   ├── UnknownKey              no API key with that id
+│   ├── UnknownTenant           no receipt of a deletion of that tenant
 │   ├── LastAdmin               it is the last key that may manage the others
 │   ├── AmbiguousId             several ids begin with this prefix
 │   ├── KeyReused               the Idempotency-Key came with another body before
@@ -172,6 +173,12 @@ class UnknownKey(RequestError):
     """There is no API key with that id, or it was revoked before."""
 
     code = "unknown_key"
+
+
+class UnknownTenant(RequestError):
+    """There is no receipt of a deletion of this tenant."""
+
+    code = "unknown_tenant"
 
 
 class LastAdmin(RequestError):

@@ -78,6 +78,12 @@ AUDIT: Final = "fleet:audit"
 AUDIT_REFUSED: Final = "fleet:audit:refused"
 """Stream of what was refused to keys that lack the permission."""
 
+DELETIONS: Final = "fleet:deletions"
+"""Sorted set of tenants whose deletion has not ended: name by the unix time of the request."""
+
+ERASER: Final = "fleet:deletions:eraser"
+"""String with the shim that deletes what tenants had. Also a pub/sub channel of its name."""
+
 KEYS_USED: Final = "fleet:keys:used"
 """Hash with the unix time of the last call with each API key, by its id."""
 
@@ -261,6 +267,11 @@ def turns(conversation: str) -> str:
 def recent(tenant: str) -> str:
     """Sorted set of a tenant's newest jobs by creation time, for listing."""
     return f"fleet:t:{tenant}:recent"
+
+
+def deletion(tenant: str) -> str:
+    """Hash with the receipt of the last deletion of a tenant."""
+    return f"fleet:deletion:{tenant}"
 
 
 def usage(tenant: str, day: str) -> str:

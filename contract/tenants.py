@@ -368,6 +368,24 @@ class KeyList(WireModel):
     keys: tuple[KeyFacts, ...]
 
 
+class TenantReceipt(WireModel):
+    """What a deletion of everything of a tenant has deleted so far."""
+
+    tenant: TenantName
+    status: Literal["running", "done", "incomplete"]
+    """`incomplete`: it has ended, and something may be left; `reason` says why."""
+    reason: str = ""
+    usage: Literal["keep", "delete"]
+    """Whether the ledger of what the tenant has used is kept."""
+    requested_by: str
+    """The tenant whose admin asked for it."""
+    requested_at: float
+    """Unix seconds, by Redis's clock."""
+    ended_at: float | None = None
+    counts: dict[str, int] = Field(default_factory=dict)
+    """How many of each kind: `jobs`, `files`, `batches`, `api_keys`, `webhooks` and others."""
+
+
 class AuditEntry(WireModel):
     """Who did, or tried to do, what."""
 

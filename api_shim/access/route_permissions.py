@@ -95,6 +95,8 @@ NEEDS: Final[Mapping[str, Need]] = {
     "PATCH /api/v1/keys/{id}": "admin",
     "DELETE /api/v1/keys/{id}": "admin",
     "GET /api/v1/limits": "admin",
+    "DELETE /api/v1/tenants/{name}": "admin",
+    "GET /api/v1/tenants/{name}/deletion": "admin",
     "POST /api/v1/keys/{id}/rotate": "admin",
     "GET /metrics": "admin",
     "GET /metrics/targets": "admin",

@@ -49,6 +49,7 @@ from contract.errors import (
     UnknownKey,
     UnknownModel,
     UnknownQueue,
+    UnknownTenant,
     UnknownWebhook,
     WrongKind,
 )
@@ -196,6 +197,7 @@ _STATUS: Final[Mapping[type[Exception], int]] = {
     NotAuthenticated: 401,
     NotAllowed: 403,
     UnknownKey: 404,
+    UnknownTenant: 404,
     LastAdmin: 409,
     KeyReused: 409,
     ConversationBusy: 409,

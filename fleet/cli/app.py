@@ -74,6 +74,7 @@ for name, group in (
     ("batch", batch.app),
     ("dead", dead.app),
     ("keys", keys.app),
+    ("tenants", keys.tenants),
     ("webhooks", webhooks.app),
     ("config", config.app),
     ("doctor", doctor.app),

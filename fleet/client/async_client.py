@@ -34,7 +34,7 @@ from contract.requests import Kind, Request
 from contract.rerank import Ranked, ranked
 from contract.result import Result, Status
 from contract.roster import FleetLimit, FleetLimits
-from contract.tenants import AuditPage, IssuedKey, KeyFacts
+from contract.tenants import AuditPage, IssuedKey, KeyFacts, TenantReceipt
 from contract.usage import GroupBy, LimitsPage, TenantUsage, UsagePage
 from contract.wire import decode, encode
 from fleet.client.batches import AsyncBatches
@@ -393,6 +393,22 @@ class AsyncClient(RosterClient):
         """Revoke a key; the shims reject it within seconds. Raises UnknownKey, LastAdmin."""
         path = f"/api/v1/keys/{quote(key_id, safe='')}"
         return decode(KeyFacts, await self._shims.request("DELETE", path))
+
+    async def delete_tenant(
+        self, /, name: str, *, confirm: str, usage: Literal["keep", "delete"] = "keep"
+    ) -> TenantReceipt:
+        """Delete everything of a tenant for good, in the background; `confirm` is its name again.
+
+        `usage`: whether what it has used is kept. Raises LastAdmin, NotAuthorised.
+        """
+        path, params = f"/api/v1/tenants/{quote(name, safe='')}", {"confirm": confirm}
+        answer = await self._shims.request("DELETE", path, params={**params, "usage": usage})
+        return decode(TenantReceipt, answer)
+
+    async def tenant_receipt(self, name: str) -> TenantReceipt:
+        """What the last deletion of a tenant has deleted so far; raises UnknownTenant."""
+        path = f"/api/v1/tenants/{quote(name, safe='')}/deletion"
+        return decode(TenantReceipt, await self._shims.request("GET", path))
 
     async def audit(
         self, *, refused: bool = False, limit: int = 100, before: str | None = None

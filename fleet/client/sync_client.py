@@ -189,6 +189,8 @@ class Client(Blocking):
     create_key = blocking_method(AsyncClient.create_key)
     keys = blocking_method(AsyncClient.keys)
     audit = blocking_method(AsyncClient.audit)
+    delete_tenant = blocking_method(AsyncClient.delete_tenant)
+    tenant_receipt = blocking_method(AsyncClient.tenant_receipt)
     update_key = blocking_method(AsyncClient.update_key)
     rotate_key = blocking_method(AsyncClient.rotate_key)
     revoke_key = blocking_method(AsyncClient.revoke_key)

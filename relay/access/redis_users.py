@@ -3,8 +3,9 @@
 `fleet redis acl` writes them as an aclfile of the server (Redis 7 or later, Valkey). A worker runs
 next to a backend, often on a machine of less trust, so it reads no API keys, files, batches,
 secrets of webhooks or audit log. Either process may become the maintainer, so both may do what a
-maintainer does. Nobody may flush, configure, stop, replicate or copy the server, or read all of its
-keys' names but the admin.
+maintainer does. A shim deletes what a tenant has (docs/adr/0063), for which it looks through the
+names of all keys, and may delete cached vectors but not read them. Nobody may flush, configure,
+stop, replicate or copy the server.
 
 What is not withheld is allowed to both, and so is what a script calls: a new key or script needs no
 change here. The server compares a key with one pattern after the other, so families are one pattern
@@ -22,7 +23,7 @@ from contract import redis_keys
 from contract.requests import Kind
 
 _MODULES: Final = (
-    "client eval evalsha hello hkeys hvals info memory|usage ping psubscribe select"
+    "client eval evalsha hello hkeys hscan hvals info memory|usage ping psubscribe select"
     " srandmember subscribe unsubscribe xrevrange xtrim zrevrangebyscore zrevrank zscan"
 )
 """What the relay's modules send besides."""
@@ -79,11 +80,14 @@ class RedisUser(NamedTuple):
     denied: tuple[str, ...]
     """Parts of these commands that it may not use."""
     keys: tuple[str, ...]
+    written: tuple[str, ...] = ()
+    """Keys that it may write and delete, and not read."""
 
     def rule(self, digest: str) -> str:
         """Its line of an aclfile; `digest` is the SHA-256 of its password, in hex."""
         words = ["user", self.name, "on", f"#{digest}", "resetkeys", "allchannels", "-@all"]
         words += [f"~{each}" for each in self.keys]
+        words += [f"%W~{each}" for each in self.written]
         words += [f"+{each}" for each in self.commands]
         return " ".join(words + [f"-{each}" for each in self.denied])
 
@@ -107,7 +111,8 @@ def redis_users() -> tuple[RedisUser, ...]:
     looking = [*celery, *_DIAGNOSIS.split()]
     return (
         RedisUser(
-            "fleet-shim", _sorted(relay), (*others, "client|unblock"), tuple(shim_keys)
+            "fleet-shim", _sorted([*relay, "scan"]), (*others, "client|unblock"), tuple(shim_keys),
+            (redis_keys.vector("*", "*"),),
         ),
         RedisUser("fleet-worker", _sorted(celery), others, tuple(worker_keys)),
         RedisUser("fleet-admin", _sorted(looking), _OTHER_CLIENTS, admin_keys),

@@ -1,13 +1,14 @@
-"""`fleet keys`: create, list, update, rotate and revoke API keys of tenants."""
+"""`fleet keys`: API keys of tenants; `fleet tenants`: the deletion of what a tenant has."""
 
+import asyncio
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
 from contract.errors import InvalidRequest
 from contract.requests import Retention, retention_of
-from contract.tenants import EVERY, USE, IssuedKey, KeyFacts
+from contract.tenants import EVERY, USE, IssuedKey, KeyFacts, TenantReceipt
 from contract.wire import encode
 from fleet.cli.commands.options import All, Json, Limit, Url
 from fleet.cli.exit_codes import Exit, run
@@ -57,6 +58,10 @@ Kept = Annotated[
     ),
 ]
 
+tenants = typer.Typer(
+    help="Delete everything that a tenant has, and read the receipt.", no_args_is_help=True
+)
+_RECEIPT_EVERY_S: Final = 1.0
 _COLUMNS: Final = (
     "id", "tenant", "may", "only", "weight", "jobs", "tokens", "limits", "name", "created", "used",
     "expires",
@@ -314,3 +319,67 @@ async def _revoke(key_id: str, terminal: Terminal, url: str | None) -> Exit:
     else:
         terminal.message(f"the key {gone.id} of {gone.tenant} is revoked")
     return Exit.OK
+
+
+Name = Annotated[str, typer.Argument(help="The tenant's name.")]
+
+
+@tenants.command()
+def delete(
+    name: Name,
+    *,
+    confirm: Annotated[
+        str | None, typer.Option(help="The name again, in place of the question.")
+    ] = None,
+    usage: Annotated[
+        Literal["keep", "delete"], typer.Option(help="Whether to keep what it has used.")
+    ] = "keep",
+    wait: Annotated[bool, typer.Option(help="Wait until everything is deleted.")] = True,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Delete a tenant's keys, jobs, files, batches, webhooks and cached vectors, for good."""
+    if confirm is None:
+        confirm = typer.prompt(f"This cannot be undone. Write {name} to delete it", err=True)
+    run(_delete(name, confirm, usage, Terminal(json=json), url, wait=wait))
+
+
+async def _delete(
+    name: str,
+    confirm: str,
+    usage: Literal["keep", "delete"],
+    terminal: Terminal,
+    url: str | None,
+    *,
+    wait: bool,
+) -> Exit:
+    async with AsyncClient(url) as fleet:
+        receipt = await fleet.delete_tenant(name, confirm=confirm, usage=usage)
+        while wait and receipt.status == "running":
+            await asyncio.sleep(_RECEIPT_EVERY_S)
+            receipt = await fleet.tenant_receipt(name)
+    return _show_receipt(receipt, terminal)
+
+
+@tenants.command()
+def receipt(name: Name, *, json: Json = False, url: Url = None) -> None:
+    """Show what the last deletion of a tenant has deleted."""
+    run(_receipt(name, Terminal(json=json), url))
+
+
+async def _receipt(name: str, terminal: Terminal, url: str | None) -> Exit:
+    async with AsyncClient(url) as fleet:
+        found = await fleet.tenant_receipt(name)
+    return _show_receipt(found, terminal)
+
+
+def _show_receipt(receipt: TenantReceipt, terminal: Terminal) -> Exit:
+    if terminal.json:
+        terminal.write_json(encode(receipt))
+    else:
+        for what, count in receipt.counts.items():
+            terminal.write(f"{count:>10} {what.replace('_', ' ')}\n")
+        kept = ", its usage is kept" if receipt.usage == "keep" else ""
+        why = f": {receipt.reason}" if receipt.reason else ""
+        terminal.message(f"the deletion of {receipt.tenant} is {receipt.status}{why}{kept}")
+    return Exit.FAILED if receipt.status == "incomplete" else Exit.OK

@@ -31,6 +31,7 @@ from relay import (
 )
 from relay.compaction import compactor
 from relay.connection import ScriptCall
+from relay.deletion import tenant_deletions
 from relay.metrics import totals
 from relay.order import Arrival, Bounds, ClaimFilter
 from relay.scripts import batches, jobs, queues, table_scripts, turn_scripts
@@ -171,6 +172,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "webhooks/clear": delivery_queue.clear(RECEIVER, "why"),
     "webhooks/hasten": delivery_queue.hasten(RECEIVER),
     "webhooks/replay": delivery_queue.replay(RECEIVER, [DELIVERY], QUEUE_LIMITS),
+    "tenants/erase": tenant_deletions.erase("t", "jobs", [redis_keys.record(JOB)]),
     "usage/reserve": limits.reserve(
         limits.UsageReservation(JOB, QUEUE, "t", 1, 1, limits.Limits(1, 1, 1, 1), None, ""),
         datetime.now(UTC).timestamp(),

@@ -1,0 +1,1 @@
+"""Deletion of tenants: its routes, and the shim that carries it out."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 import typer
@@ -373,6 +374,10 @@ async def _receipt(name: str, terminal: Terminal, url: str | None) -> Exit:
     return _show_receipt(found, terminal)
 
 
+def _when(at: float | None) -> str:
+    return "" if at is None else f"{datetime.fromtimestamp(at, UTC):%F %T} UTC"
+
+
 def _show_receipt(receipt: TenantReceipt, terminal: Terminal) -> Exit:
     if terminal.json:
         terminal.write_json(encode(receipt))
@@ -381,5 +386,10 @@ def _show_receipt(receipt: TenantReceipt, terminal: Terminal) -> Exit:
             terminal.write(f"{count:>10} {what.replace('_', ' ')}\n")
         kept = ", its usage is kept" if receipt.usage == "keep" else ""
         why = f": {receipt.reason}" if receipt.reason else ""
-        terminal.message(f"the deletion of {receipt.tenant} is {receipt.status}{why}{kept}")
+        began, end = (_when(at) for at in (receipt.requested_at, receipt.ended_at))
+        ended = f" since {end}" if end else ""
+        terminal.message(
+            f"the deletion of {receipt.tenant}, which {receipt.requested_by} began {began}, is "
+            f"{receipt.status}{ended}{why}{kept}"
+        )
     return Exit.FAILED if receipt.status == "incomplete" else Exit.OK

@@ -216,3 +216,17 @@ def test_up_on_another_address_says_what_is_missing(tmp_path: Path) -> None:
     assert up.stderr.count("\n") == 1
     assert "fleet keys create" in up.stderr
     assert [log.name for log in (tmp_path / "logs").iterdir()] == ["redis.log"]
+
+
+def test_a_tenant_is_deleted_once_its_name_is_written_again(fleet: Command, shim: Keyed) -> None:
+    shim.issue("clinic")
+    env = {"FLEET_URL": shim.url, "FLEET_API_KEY": shim.key}
+    wrong = fleet("tenants", "delete", "clinic", "--confirm", "clini", **env)
+    begun = fleet("tenants", "delete", "clinic", "--confirm", "clinic", "--no-wait", **env)
+    told = fleet("tenants", "receipt", "clinic", "--json", **env)
+    nobody = fleet("tenants", "receipt", "nobody", **env)
+
+    assert (wrong.returncode, begun.returncode, nobody.returncode) == (1, 0, 1)
+    assert "write the tenant's name again" in wrong.stderr
+    assert "the deletion of clinic, which boss began " in begun.stderr
+    assert json.loads(told.stdout)["requested_by"] == "boss"

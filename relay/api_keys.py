@@ -38,6 +38,7 @@ from relay.scripts.loader import load
 MOST_KEYS: Final = 10_000
 _USES_TTL_S: Final = 400 * 86400
 _SHORTEST_S: Final = 0.001
+_LONGEST_ID: Final = 32
 
 
 class _Stored(WireModel):
@@ -165,12 +166,13 @@ class ApiKeys:
         text = (table or {}).get(key_id.encode())
         if text is None:
             raise _unknown(key_id)
-        _, created_at, body = text.split(b" ", 2)
         try:
+            _, created_at, body = text.split(b" ", 2)
             return text, _Stored.model_validate_json(body), now - float(created_at)
-        except ValidationError as error:
+        except ValueError as error:
             raise InvalidRequest(
-                f"the key {key_id} was made by a newer version of the fleet: change it there"
+                f"the key {key_id} was made by a newer version of the fleet, or is damaged: change "
+                "it there, or create another one"
             ) from error
 
     async def _replace(
@@ -223,10 +225,13 @@ class ApiKeys:
 
     async def with_uses(self, keys: Iterable[KeyFacts]) -> tuple[KeyFacts, ...]:
         """The same keys with their last use; forgets uses of others. Raises RelayUnavailable."""
-        flat = await self._connection.command("HGETALL", redis_keys.KEYS_USED)
-        times = {id.decode(): float(at) for id, at in flat.items()}
-        found = tuple(keys)
-        gone = times.keys() - {key.id for key in found}
+        (flat,) = await self._connection.replies([("HGETALL", redis_keys.KEYS_USED)])
+        times: dict[str, float] = {}
+        for id, at in (flat or {}).items():
+            with self._connection.passing_over(redis_keys.KEYS_USED):
+                times[id.decode(errors="replace")] = float(at)
+        found, known = tuple(keys), {key.id.encode() for key in keys}
+        gone = [id for id in flat or () if id not in known]
         if gone:
             await self._connection.command("HDEL", redis_keys.KEYS_USED, *gone)
         return tuple(key.model_copy(update={"last_used_at": times.get(key.id)}) for key in found)
@@ -240,18 +245,19 @@ class ApiKeys:
         self._connection.set_clock(now)
         if table is None:
             return known
-        texts = {id.decode(): text for id, text in table.items() if id != b"revision"}
-        return ApiKeyTable(revision, len(texts), _entries(texts))
+        texts = {
+            id.decode(errors="replace"): text for id, text in table.items() if id != b"revision"
+        }
+        return ApiKeyTable(revision, len(texts), self._entries(texts))
 
-
-def _entries(texts: Mapping[str, bytes]) -> dict[str, ApiKeyEntry]:
-    found = []
-    for key_id, text in texts.items():
-        # A newer version may have written fields that this one does not know.
-        with suppress(ValidationError):
-            found.append(_read(key_id, text))
-    found.sort(key=lambda entry: entry.facts.created_at)
-    return {entry.facts.id: entry for entry in found}
+    def _entries(self, texts: Mapping[str, bytes]) -> dict[str, ApiKeyEntry]:
+        found = []
+        for key_id, text in texts.items():
+            # A newer version may have written fields that this one does not know.
+            with self._connection.passing_over(f"{redis_keys.KEYS}, key {key_id[:_LONGEST_ID]}"):
+                found.append(_read(key_id, text))
+        found.sort(key=lambda entry: entry.facts.created_at)
+        return {entry.facts.id: entry for entry in found}
 
 
 def _read(key_id: str, text: bytes) -> ApiKeyEntry:
@@ -345,4 +351,4 @@ def _revoked(reply: Any) -> bytes | None:
 
 def _read_table(reply: Any) -> tuple[float, str, Hash | None]:
     now, revision, *table = reply
-    return float(now), revision.decode(), pairs(table[0]) if table else None
+    return float(now), revision.decode(errors="replace"), pairs(table[0]) if table else None

@@ -241,7 +241,7 @@ class BatchStore:
 
     def _read(self, batch_id: str, fields: Hash | None) -> Batch | None:
         if fields is not None and b"id" in fields:
-            with self._connection.passing_over(f"batch {batch_id}"):
+            with self._connection.passing_over(redis_keys.batch(batch_id)):
                 return batch_of(fields)
         return None
 

@@ -9,6 +9,7 @@ script of the relay may run twice. All timeouts are in docs/adr/0015.
 import asyncio
 import hashlib
 import logging
+import re
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -78,11 +79,18 @@ _FIRST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 5.0
 _FULL_S: Final = 10.0
 _LONGEST_WHY: Final = 200
+_MOST_KEYS_NAMED: Final = 32
+"""Keys of one script that are named because one of them is damaged."""
+_DAMAGED: Final = "a key of the fleet in Redis holds what another program wrote: the log names it"
+_OF_A_VALUE: Final = re.compile(
+    r"is not an integer|is not a valid float|not a float|attempt to |Expected .* but found"
+)
+"""In errors of commands and scripts over a value that is no number or no JSON."""
 _PASSING = ("LOADING", "MASTERDOWN", "OOM", "NOREPLICAS", "TRYAGAIN")
 
 
-class WrongKeyType(RelayUnavailable):
-    """A key has another type than the fleet writes; keys of other queues may be right."""
+class DamagedKey(RelayUnavailable):
+    """A key holds what the fleet does not write so; keys of others may be right."""
 
 
 @contextmanager
@@ -125,7 +133,9 @@ def _ours(error: RedisError | OSError) -> RelayUnavailable | None:
                 retry_after_s=_FULL_S,
             )
         case RedisError() if str(error).startswith("WRONGTYPE"):
-            return WrongKeyType("a key of the fleet in Redis holds what another program wrote")
+            return DamagedKey(_DAMAGED)
+        case ResponseError() if _OF_A_VALUE.search(str(error)):
+            return DamagedKey(_DAMAGED)
         case ReadOnlyError():
             return RelayUnavailable("Redis is a read-only replica right now")
         case _:
@@ -167,6 +177,7 @@ class Connection:
         self.observer = observer
         self._clock_offset_s = 0.0
         self._passed_over: set[str] = set()
+        self._named: set[str] = set()
         url = settings.redis_url.get_secret_value()
         keepalive = {} if url.startswith("unix://") else {"socket_keepalive": True}
         self._pool = ConnectionPool.from_url(
@@ -219,6 +230,14 @@ class Connection:
 
     async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """Run commands in one round trip, not atomically; raises RelayUnavailable."""
+        try:
+            return await self._sent(commands)
+        except DamagedKey as damaged:
+            keys = [key for each in commands for key in _keys_of(each)]
+            await self._name(keys, damaged.__cause__ or damaged)
+            raise
+
+    async def _sent(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         if not commands:
             return []
         try:
@@ -227,24 +246,39 @@ class Connection:
             with relay_errors():
                 return await self._send_again(commands, error)
 
+    async def _name(self, keys: Sequence[str], error: BaseException) -> None:
+        """Log keys with their types, one of which is damaged; once for the same keys."""
+        if not 0 < len(keys) <= _MOST_KEYS_NAMED or "\n".join(keys) in self._named:
+            return
+        if len(self._named) < _MOST_NAMED:
+            self._named.add("\n".join(keys))
+        try:
+            types = await self._multiplexer.send([("TYPE", key) for key in keys])
+        except (RedisError, OSError):
+            return
+        kinds = [kind.decode() for kind in types]
+        found = [f"{key} ({kind})" for key, kind in zip(keys, kinds, strict=True) if kind != "none"]
+        _log.warning("one of these is damaged: %s: %s", ", ".join(found), error)
+
     async def replies(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """The same for commands on one key each; None where that holds what is not the fleet's.
 
         Such a key is named in the log once. Raises RelayUnavailable.
         """
         try:
-            return await self.pipeline(commands)
-        except WrongKeyType:
+            return await self._sent(commands)
+        except DamagedKey:
             return [await self._reply_or_none(each) for each in commands]
 
     async def _reply_or_none(self, command: Sequence[Argument]) -> Any:
         try:
-            return await self.command(*command)
-        except WrongKeyType as error:
-            self.pass_over(str(command[1]), error)
+            (reply,) = await self._sent([command])
+        except DamagedKey as error:
+            self.pass_over(_keys_of(command)[-1], error.__cause__ or error)
             return None
+        return reply
 
-    def pass_over(self, what: str, error: Exception) -> None:
+    def pass_over(self, what: str, error: BaseException) -> None:
         """Log that a damaged key or record is passed over, once for each."""
         if what not in self._passed_over and len(self._passed_over) < _MOST_NAMED:
             self._passed_over.add(what)
@@ -255,7 +289,7 @@ class Connection:
         """End the block, and log why, if it finds what the fleet has not written so."""
         try:
             yield
-        except (WrongKeyType, ResponseError, ValueError, LookupError, TypeError) as error:
+        except (DamagedKey, ResponseError, ValueError, LookupError, TypeError) as error:
             # A ResponseError is a script's, over a value that is no number.
             self.pass_over(what, error)
 
@@ -268,14 +302,32 @@ class Connection:
         """The same, None for keys of a wrong type, with `what` for the log."""
         try:
             return await self.call(call)
-        except WrongKeyType as error:
+        except DamagedKey as error:
             self.pass_over(what, error)
             return None
+
+    async def calls_or_none(self, calls: Sequence[ScriptCall[T]]) -> list[T | None]:
+        """The same for scripts on keys of their own, each named in the log by its keys."""
+        try:
+            return [*await self.calls(calls)]
+        except DamagedKey:
+            found: list[T | None] = []
+            for each in calls:
+                answer = await self.call_or_none(each, ", ".join(each.keys))
+                found.append(answer)
+            return found
 
     async def calls(self, calls: Sequence[ScriptCall[T]]) -> list[T]:
         """Run scripts in order in one round trip, not atomically; raises RelayUnavailable."""
         replies = await self.run_in_turn([(each.script, each.keys, each.args) for each in calls])
-        return [each.read(reply) for each, reply in zip(calls, replies, strict=True)]
+        return [await self._read(each, reply) for each, reply in zip(calls, replies, strict=True)]
+
+    async def _read(self, call: ScriptCall[T], reply: Any) -> T:
+        try:
+            return call.read(reply)
+        except (ValueError, LookupError, TypeError) as error:
+            await self._name(call.keys, error)
+            raise DamagedKey(_DAMAGED) from error
 
     async def run(
         self, script: str, keys: Sequence[str] = (), args: Sequence[Argument] = ()
@@ -327,6 +379,13 @@ class Connection:
     def set_clock(self, redis_now: float) -> None:
         """Set the clock to Redis's time (unix seconds), so that skewed machines agree."""
         self._clock_offset_s = redis_now - time.time()
+
+
+def _keys_of(command: Sequence[Argument]) -> Sequence[str]:
+    """The keys of a command that uses one, or of a script."""
+    if command[0] in ("EVALSHA", "EVAL"):
+        return [str(key) for key in command[3 : 3 + int(str(command[2]))]]
+    return [str(command[2 if command[0] == "MEMORY" else 1])] if len(command) > 1 else []
 
 
 def address(settings: RelaySettings) -> str:

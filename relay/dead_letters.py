@@ -329,17 +329,20 @@ class UnreadableMessages:
 
     async def page(self, *, limit: int = 100) -> DeadMessages:
         """Up to `limit` messages, newest first; raises RelayUnavailable."""
-        entries, counts = await self._connection.pipeline(
+        entries, counts = await self._connection.replies(
             [
                 ("XREVRANGE", redis_keys.UNREADABLE, "+", "-", "COUNT", limit),
                 ("HVALS", redis_keys.UNREADABLE_COUNTS),
             ]
         )
-        most_bytes = min(KEPT_BYTES, _PAGE_BYTES // (len(entries) or 1))
-        return DeadMessages(
-            messages=tuple(_message(entry, most_bytes) for entry in entries),
-            total=sum(int(count) for count in counts),
-        )
+        most_bytes, found, total = min(KEPT_BYTES, _PAGE_BYTES // (len(entries or ()) or 1)), [], 0
+        for entry in entries or ():
+            with self._connection.passing_over(f"{redis_keys.UNREADABLE}, {entry[0].decode()}"):
+                found.append(_message(entry, most_bytes))
+        for count in counts or ():
+            with self._connection.passing_over(redis_keys.UNREADABLE_COUNTS):
+                total += int(count)
+        return DeadMessages(messages=tuple(found), total=total)
 
     async def count(self) -> int:
         """The number of stored messages; raises RelayUnavailable."""
@@ -357,15 +360,15 @@ class UnreadableMessages:
 
 
 def _message(entry: Any, most_bytes: int) -> DeadMessage:
-    id, fields = entry[0].decode(), entry[1]
+    id, fields = entry[0].decode(errors="replace"), entry[1]
     return DeadMessage(
         id=id,
-        queue=fields[b"queue"].decode(),
+        queue=fields[b"queue"].decode(errors="replace"),
         at=int(id.partition("-")[0]) / 1000,
-        reason=fields[b"reason"].decode(),
+        reason=fields[b"reason"].decode(errors="replace"),
         size_bytes=int(fields[b"size_bytes"]),
         data=base64.b64encode(fields[b"data"][:most_bytes]).decode("ascii"),
-        job_id=fields[b"job_id"].decode() or None,
+        job_id=fields[b"job_id"].decode(errors="replace") or None,
     )
 
 
@@ -406,7 +409,7 @@ def _listed(job_id: str) -> list[str]:
 
 
 def _choice(reply: Any) -> tuple[str, bool] | None:
-    return (reply[0].decode(), bool(reply[1])) if reply else None
+    return (reply[0].decode(errors="replace"), bool(reply[1])) if reply else None
 
 
 def keep_message(

@@ -14,7 +14,7 @@ from contract.batches import FilePage, Purpose, StoredFile
 from contract.errors import FileQuotaFull, RelayFull, StorageUnavailable, UnknownFile
 from contract.tenants import Tenant
 from contract.wire import decode, encode
-from relay.connection import Argument, Connection, Hash, ScriptCall
+from relay.connection import Argument, Connection, ScriptCall
 from relay.scripts.loader import load
 
 Order = Literal["asc", "desc"]
@@ -125,7 +125,7 @@ class Files:
 
     def _read(self, file_id: str, fields: list[bytes | None] | None) -> StoredFile | None:
         if fields is not None:
-            with self._connection.passing_over(f"file {file_id}"):
+            with self._connection.passing_over(redis_keys.file(file_id)):
                 return _file(fields)
         return None
 
@@ -148,8 +148,11 @@ class Files:
 
     async def stored_bytes(self) -> StoredBytes:
         """How many bytes are stored, of all and of each tenant; raises RelayUnavailable."""
-        reply: Hash = await self._connection.command("HGETALL", redis_keys.FILE_BYTES)
-        found = {name.decode(): int(size) for name, size in reply.items()}
+        (reply,) = await self._connection.replies([("HGETALL", redis_keys.FILE_BYTES)])
+        found: dict[str, int] = {}
+        for name, size in (reply or {}).items():
+            with self._connection.passing_over(redis_keys.FILE_BYTES):
+                found[name.decode()] = int(size)
         return StoredBytes(
             found.pop("all", 0), {name.removeprefix("="): size for name, size in found.items()}
         )

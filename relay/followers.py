@@ -138,7 +138,12 @@ class Followers:
             "ZRANGEBYSCORE", redis_keys.FOLLOWED, "-inf", f"{self._connection.now():.6f}",
             "LIMIT", 0, _AT_ONCE,
         )  # fmt: skip
-        return sum([await self._cancel_if_left(id.decode(errors="replace")) for id in due])
+        cancelled = 0
+        for id in due:
+            job_id = id.decode(errors="replace")
+            with self._connection.passing_over(redis_keys.record(job_id)):
+                cancelled += await self._cancel_if_left(job_id)
+        return cancelled
 
     async def _add(self, job_id: str) -> None:
         local = self._jobs.setdefault(job_id, _LocalFollowers())

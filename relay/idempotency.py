@@ -175,4 +175,10 @@ def renew_keys(times: KeyTimes, limit: int) -> ScriptCall[int]:
 
 
 def _hold_reply(reply: Any) -> HoldReply | None:
-    return HoldReply(reply[0].decode(), reply[1].decode(), int(reply[2])) if reply else None
+    return (
+        HoldReply(
+            reply[0].decode(errors="replace"), reply[1].decode(errors="replace"), int(reply[2])
+        )
+        if reply
+        else None
+    )

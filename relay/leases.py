@@ -20,7 +20,7 @@ from contract.errors import BackendError, FleetError, WorkerLost
 from contract.events import Failed, Queued
 from contract.jobs import JobRecord
 from contract.model_names import context_length_of
-from relay.connection import Connection, WrongKeyType
+from relay.connection import Connection, DamagedKey
 from relay.order import facts_of, restored
 from relay.records import Records
 from relay.scheduling.later import NEVER
@@ -93,7 +93,8 @@ class Leases:
         held_by = await self._connection.call(
             queues.release(queue, job_id, str(holder or ""), drained)
         )
-        return Holder.parse(held_by).worker if held_by else None
+        held = self._parsed(queue, held_by) if held_by else None
+        return held.worker if held else None
 
     async def hand_over(
         self,
@@ -181,10 +182,11 @@ class Leases:
         moved = 0
         for queue in await self._queues():
             await self._forget(queue, worker)
-            flat = await self._connection.command("HGETALL", redis_keys.holders(queue))
-            for id, text in flat.items():
-                holder = Holder.parse(text.decode(errors="replace"))
-                if holder.worker == worker:
+            key = redis_keys.holders(queue)
+            (flat,) = await self._connection.replies([("HGETALL", key)])
+            for id, text in (flat or {}).items():
+                holder = self._parsed(queue, text.decode(errors="replace"))
+                if holder is not None and holder.worker == worker:
                     moved += await self.hand_over(
                         queue,
                         id.decode(errors="replace"),
@@ -203,14 +205,15 @@ class Leases:
         for queue in await self._not_idle():
             try:
                 moved += await self._reap_queue(queue)
-            except WrongKeyType as error:
+            except DamagedKey as error:
                 _log.warning("queue %s was not looked at: %s", queue, error)
         return moved
 
     async def _reap_queue(self, queue: str) -> int:
         moved = 0
         for job_id, holder in await self._connection.call(queues.expired(queue, _REAPED_AT_ONCE)):
-            moved += await self._reap_one(queue, job_id, holder)
+            with self._connection.passing_over(redis_keys.record(job_id)):
+                moved += await self._reap_one(queue, job_id, holder)
         woken = await self.wake(queue)
         if await self._pauses.keep(queue, woken.schedule, woken.why):
             await self.wake(queue, tickets=AFTER_A_PAUSE)
@@ -250,14 +253,21 @@ class Leases:
             await self.release(queue, job_id, None)
             return False
         _log.warning("the lease on job %s expired in the hands of %s", job_id, holder)
-        await self._forget(queue, Holder.parse(holder).worker)
-        return await self.hand_over(
-            queue,
-            job_id,
-            Holder.parse(holder).attempt,
-            reason="its worker fell silent",
-            counts=True,
-        )
+        held = self._parsed(queue, holder)
+        if held is None:
+            state = await self._records.state(job_id)
+            held = Holder(state.attempt if state else 0, "")
+        if held.worker:
+            await self._forget(queue, held.worker)
+        reason = "its worker fell silent"
+        return await self.hand_over(queue, job_id, held.attempt, reason=reason, counts=True)
+
+    def _parsed(self, queue: str, holder: str) -> Holder | None:
+        """Who holds a job; None if that cannot be read."""
+        found: Holder | None = None
+        with self._connection.passing_over(redis_keys.holders(queue)):
+            found = Holder.parse(holder)
+        return found  # noqa: RET504 - None where it was passed over
 
     async def _forget(self, queue: str, worker: str) -> None:
         """Have no more jobs assigned to a silent worker, and none wait for its addresses."""

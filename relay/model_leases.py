@@ -126,4 +126,4 @@ def release_lease(backend: str, model: str, worker: str, *, wanted_s: int) -> Sc
 
 
 def _read_state(reply: bytes) -> LeaseState:
-    return _state.validate_python(reply.decode())
+    return _state.validate_python(reply.decode(errors="replace"))

@@ -59,11 +59,11 @@ class Parents:
         Raises JobNotFound, with the same text for another tenant's job; RelayUnavailable.
         """
         named = [*(request.after or ()), *(request.after_any or ())]
-        fields = await self._connection.pipeline(
+        fields = await self._connection.replies(
             [("HGET", redis_keys.record(job_id), "tenant") for job_id in named]
         )
         for job_id, owner in zip(named, fields, strict=True):
-            if owner is None or not (tenant.admin or owner.decode() == tenant.name):
+            if owner is None or not (tenant.admin or owner.decode(errors="replace") == tenant.name):
                 raise JobNotFound(
                     f"there is no job {job_id} to wait for, or it ended so long ago that its log "
                     "has expired: leave it out of after and after_any"
@@ -145,13 +145,19 @@ class Parents:
         """The children of these ids that have not ended."""
         names = ("queue", "status", "after", "after_any")
         ids = list(job_ids)
-        rows = await self._connection.pipeline(
+        rows = await self._connection.replies(
             [("HMGET", redis_keys.record(job_id), *names) for job_id in ids]
         )
         children = [
-            _Child(job_id, row[0].decode(), row[1].decode(), _ids(row[2]), _ids(row[3]))
+            _Child(
+                job_id,
+                row[0].decode(errors="replace"),
+                row[1].decode(errors="replace"),
+                _ids(row[2]),
+                _ids(row[3]),
+            )
             for job_id, row in zip(ids, rows, strict=True)
-            if row[0] is not None
+            if row is not None and row[0] is not None and row[1] is not None
         ]
         return [child for child in children if child.status not in _ENDED]
 
@@ -190,4 +196,4 @@ def _in_words(status: Status) -> str:
 
 
 def _ids(field: bytes | None) -> tuple[str, ...]:
-    return tuple((field or b"").decode().split())
+    return tuple((field or b"").decode(errors="replace").split())

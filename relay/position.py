@@ -10,7 +10,7 @@ from contract.conversations import conversation_id
 from contract.errors import QueueFull
 from contract.jobs import JobRecord, QueuePlace
 from contract.roster import QueuePause, QueueView, WorkerReport
-from relay.connection import Argument, Connection
+from relay.connection import Argument, Connection, DamagedKey, ScriptCall
 from relay.order import Arrival
 from relay.scheduling import later
 from relay.scheduling.pauses import pause_in, schedule_in
@@ -123,15 +123,14 @@ class Positions:
 
         Raises RelayUnavailable.
         """
-        members = await self._connection.command("ZRANGE", redis_keys.QUEUES, 0, -1)
         served = {queue.name for worker in workers for queue in worker.queues}
-        queues = sorted(served | {member.decode(errors="replace") for member in members})
-        answers = await self._connection.pipeline(
+        queues = await self._with_those_of_late(served)
+        answers = await self._connection.replies(
             [words for queue in queues for words in self._view_commands(queue)]
         )
         rows = list(zip(*(iter(answers),) * 6, strict=True))
-        waiting = await self._connection.calls([scripts.oldest(queue) for queue in queues])
-        oldest = await self._connection.pipeline(
+        waiting = await self._connection.calls_or_none([scripts.oldest(queue) for queue in queues])
+        oldest = await self._connection.replies(
             [("HGET", redis_keys.record(job_id or ""), "created_at") for job_id in waiting]
         )
         return [
@@ -144,19 +143,28 @@ class Positions:
 
         Two commands, and one more for each 200 queues. Raises RelayUnavailable.
         """
-        members = await self._connection.command("ZRANGE", redis_keys.QUEUES, 0, -1)
-        queues = sorted({*served, *(member.decode(errors="replace") for member in members)})
+        queues = await self._with_those_of_late(served)
         this_minute = math.floor(self._connection.now() / 60)
         minutes = [this_minute - back for back in range(SURVEYED_MINUTES)]
-        groups = await self._connection.calls(
-            [
-                scripts.survey(
-                    queues[first : first + _AT_ONCE], minutes, _MOST_TENANTS, self._soon()
-                )
-                for first in range(0, len(queues), _AT_ONCE)
-            ]
-        )
+
+        def counting(some: Sequence[str]) -> ScriptCall[list[scripts.QueueCounts]]:
+            return scripts.survey(some, minutes, _MOST_TENANTS, self._soon())
+
+        parts = [queues[first : first + _AT_ONCE] for first in range(0, len(queues), _AT_ONCE)]
+        try:
+            groups = await self._connection.calls([counting(some) for some in parts])
+        except DamagedKey:
+            # The others are told without a queue that has a damaged key.
+            groups = []
+            for queue in queues:
+                group = await self._connection.call_or_none(counting([queue]), f"queue {queue}")
+                groups += [] if group is None else [group]
         return [counts for group in groups for counts in group]
+
+    async def _with_those_of_late(self, served: Iterable[str]) -> list[str]:
+        """These queues and those that held a job lately, by name."""
+        (members,) = await self._connection.replies([("ZRANGE", redis_keys.QUEUES, 0, -1)])
+        return sorted({*served, *(member.decode(errors="replace") for member in members or ())})
 
     def _soon(self) -> float:
         return self._connection.now() + later.SOON_S
@@ -170,12 +178,12 @@ class Positions:
             ("ZCOUNT", redis_keys.delayed(view.name), f"({self._soon():.3f}", "+inf")
             for view in views
         ]
-        texts, *scheduled = await self._connection.pipeline([("MGET", *keys), *counts])
+        texts, *scheduled = await self._connection.replies([("MGET", *keys), *counts])
         return [
             view.model_copy(
                 update={
                     "windows": schedule_in((text or b"").decode(errors="replace")).windows,
-                    "scheduled": count,
+                    "scheduled": count or 0,
                 }
             )
             for view, text, count in zip(views, texts, scheduled, strict=True)
@@ -194,23 +202,33 @@ class Positions:
     def _view(
         self, queue: str, row: Sequence[Any], oldest: bytes | None, workers: Sequence[WorkerReport]
     ) -> QueueView:
-        depth, delayed, held, (tokens, waiting), later, (*counts, why) = row
+        depth, delayed, held, load, later, (*counts, why) = row
+        tokens, waiting = (self._number(each, redis_keys.load(queue)) for each in load or (0, 0))
+        later = self._number(later, redis_keys.scheduled(queue))
+        since = self._number(oldest, f"the record of the oldest job of {queue}")
         reports = [q for worker in workers for q in worker.queues if q.name == queue]
         rate = self.rate(counts)
         return QueueView(
             name=queue,
-            depth=depth,
-            delayed=delayed,
-            tokens=int(tokens or 0),
-            kept_bytes=int(waiting or 0) + int(later or 0),
-            oldest_s=round(self._connection.now() - float(oldest), 1) if oldest else None,
-            in_flight=held,
+            depth=depth or 0,
+            delayed=delayed or 0,
+            tokens=int(tokens),
+            kept_bytes=int(waiting) + int(later),
+            oldest_s=round(self._connection.now() - since, 1) if since else None,
+            in_flight=held or 0,
             slots=sum(report.slots for report in reports),
             workers=len(reports),
             drain_per_s=rate,
-            eta_s=round(depth / rate, 1) if rate and not why else None,
+            eta_s=round((depth or 0) / rate, 1) if rate and not why else None,
             paused=pause_in((why or b"").decode(errors="replace")),
         )
+
+    def _number(self, text: bytes | int | None, key: str) -> float:
+        """A finite number of a key; 0 without it, or if it is none."""
+        with self._connection.passing_over(key):
+            if math.isfinite(number := float(text or 0)):
+                return number
+        return 0.0
 
 
 def placed(position: int, rate: float | None, obstacle: str = "") -> QueuePlace:

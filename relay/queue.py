@@ -473,7 +473,7 @@ def assigned(message: bytes, worker: str) -> Claim | str:
     Returns the claim of a job that was leased to the worker, or the queue for which one of its
     idle slots is woken.
     """
-    queue, *assignment = message.decode().split(" ", 5)
+    queue, *assignment = message.decode(errors="replace").split(" ", 5)
     if not assignment:
         return queue
     at, job_id, attempt, length, last = assignment

@@ -94,7 +94,8 @@ class Reconciler:
                 await self._connection.command("ZREM", redis_keys.DEADLINES, id)
             else:
                 error = DeadlineExceeded("its deadline passed before it was done")
-                await self._leases.end(job.queue, id.decode(errors="replace"), error)
+                with self._connection.passing_over(redis_keys.record(id.decode(errors="replace"))):
+                    await self._leases.end(job.queue, id.decode(errors="replace"), error)
 
     async def _forget_what_has_expired(self) -> None:
         for index in (redis_keys.RECENT, redis_keys.DEAD):
@@ -131,11 +132,15 @@ class Reconciler:
         self._cursor = str(cursor)
         settled = self._connection.now() - _SETTLED_S
         found = await self._found([id for id, created_at in rows if created_at < settled])
-        known = await self._connection.pipeline(
+        known = await self._connection.replies(
             [("HEXISTS", redis_keys.facts(queue), job_id) for job_id, queue in found]
         )
-        lost = [job_id for (job_id, _), there in zip(found, known, strict=True) if not there]
-        return sum([await self._restore(job_id) for job_id in lost])
+        lost = [job_id for (job_id, _), there in zip(found, known, strict=True) if there == 0]
+        restored = 0
+        for job_id in lost:
+            with self._connection.passing_over(redis_keys.record(job_id)):
+                restored += await self._restore(job_id)
+        return restored
 
     async def _found(self, ids: Sequence[bytes]) -> list[tuple[str, str]]:
         """Jobs with their queues: no more of a record, which may have a request of megabytes."""

@@ -345,7 +345,7 @@ class Records:
         try:
             return from_hash(fields) if b"id" in fields else None
         except NewerVersion as error:
-            self._connection.pass_over(f"job {_id_in(fields)}", error)
+            self._connection.pass_over(redis_keys.record(_id_in(fields)), error)
             return None
 
 

@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from pydantic import ValidationError
-
 from contract import redis_keys
 from contract.errors import RelayFull
 from contract.redis_keys import backend_of
@@ -145,14 +143,15 @@ class RosterStore:
 
         Costs a round trip more than `workers` while there are such queues. Raises RelayUnavailable.
         """
-        members, seen = await self._connection.pipeline(
+        members, seen = await self._connection.replies(
             [
                 ("ZRANGE", redis_keys.ROSTER, 0, -1),
                 ("ZRANGE", redis_keys.KNOWN, 0, -1, "WITHSCORES"),
             ]
         )
-        workers = await self._reports(members)
-        absent = {queue.decode(errors="replace"): float(at) for queue, at in pairs(seen).items()}
+        workers = await self._reports(members or ())
+        known = pairs(seen or ())
+        absent = {queue.decode(errors="replace"): float(at) for queue, at in known.items()}
         for queue in consumed(workers):
             absent.pop(queue, None)
         return Roster(workers, await self._absent(absent))
@@ -164,16 +163,23 @@ class RosterStore:
         if not keys:
             return []
         reports = await self._connection.command("MGET", *keys)
-        return [worker for text in reports if text and (worker := _read(text)) is not None]
+        found: list[WorkerReport] = []
+        for key, text in zip(keys, reports, strict=True):
+            with self._connection.passing_over(key):
+                found += [decode(WorkerReport, text)] if text else []
+        return found
 
     async def _absent(self, seen_at: Mapping[str, float]) -> list[KnownBackend]:
         """The backends of these queues, which no live worker consumes."""
         names = sorted({backend_of(queue) for queue in seen_at})
-        hashes = await self._connection.pipeline(
-            [("HGETALL", redis_keys.known(name)) for name in names]
-        )
-        found = (_recalled(fields, seen_at) for fields in hashes)
-        return [each for each in found if each is not None]
+        keys = [redis_keys.known(name) for name in names]
+        hashes = await self._connection.replies([("HGETALL", key) for key in keys])
+        found: list[KnownBackend] = []
+        for key, fields in zip(keys, hashes, strict=True):
+            with self._connection.passing_over(key):
+                recalled = _recalled(fields or {}, seen_at)
+                found += [] if recalled is None else [recalled]
+        return found
 
 
 def consumed(workers: Iterable[WorkerReport]) -> set[str]:
@@ -192,7 +198,7 @@ def _known(report: BackendReport, worker: WorkerReport) -> KnownBackend:
 
 
 def _recalled(fields: Mapping[bytes, Any], seen_at: Mapping[str, float]) -> KnownBackend | None:
-    """A known backend with those of its queues that are in `seen_at`; None if it cannot be read."""
+    """A known backend with those of its queues that are in `seen_at`; raises ValueError."""
     slots = {
         queue: int(count)
         for name, count in fields.items()
@@ -201,17 +207,6 @@ def _recalled(fields: Mapping[bytes, Any], seen_at: Mapping[str, float]) -> Know
     text = fields.get(_BACKEND.encode())
     if not slots or text is None:
         return None
-    try:
-        backend = decode(BackendReport, text)
-    except ValidationError:
-        return None
+    backend = decode(BackendReport, text)
     last_seen_at = max(seen_at[queue] for queue in slots)
     return KnownBackend(backend=backend, slots=slots, last_seen_at=last_seen_at)
-
-
-def _read(text: bytes) -> WorkerReport | None:
-    """A report; None if a newer version wrote it in a form that this one cannot read."""
-    try:
-        return decode(WorkerReport, text)
-    except ValidationError:
-        return None

@@ -21,6 +21,7 @@ _AT_ONCE: Final = 128
 _TIMEOUT_S: Final = 0.5
 _PAUSE_S: Final = 5.0
 _FULL: Final = 0.8
+_NUMBER_BYTES: Final = 4
 
 
 class VectorCache:
@@ -47,7 +48,15 @@ class VectorCache:
         except (RelayUnavailable, TimeoutError) as error:
             self._pause(error)
             return [None] * len(keys)
-        return [row for answer in answers for row in answer]
+        rows = [row for answer in answers for row in answer]
+        return [self._checked(key, row) for key, row in zip(keys, rows, strict=True)]
+
+    def _checked(self, key: str, row: bytes | None) -> bytes | None:
+        """A row of whole numbers; None for one that the fleet has not written."""
+        if row is None or (row and len(row) % _NUMBER_BYTES == 0):
+            return row
+        self._connection.pass_over(key, ValueError(f"{len(row)} bytes are no vector"))
+        return None
 
     async def put(self, rows: Mapping[str, bytes]) -> None:
         """Store rows by their digests, if Redis has free memory."""

@@ -8,7 +8,7 @@ from typing import Never
 from contract import redis_keys
 from contract.errors import RelayUnavailable
 from relay.compaction.compactor import Compactor
-from relay.connection import Connection
+from relay.connection import Connection, DamagedKey
 from relay.leases import Leases
 from relay.parents import Parents
 from relay.queue import Queue
@@ -77,6 +77,9 @@ class Maintenance:
                     self._state.held.lose(job_id)
                 if self._connection.silent_s > self._ping_after_s:
                     await self._connection.ping()
+            except DamagedKey as error:  # an answer, too: a worker that ends would not mend it
+                self._answered_at = asyncio.get_running_loop().time()
+                _log.warning("leases were not renewed: %s", error)
             except RelayUnavailable as error:
                 self._check_answers(error)
             else:
@@ -184,7 +187,7 @@ class Maintenance:
                         subscription.catch_up()
                         await subscription.wait(60.0)
                         for job_id in subscription.take():
-                            self._state.held.end(job_id.decode())
+                            self._state.held.end(job_id.decode(errors="replace"))
             except RelayUnavailable as error:
                 _log.warning("cancels are not received: %s", error)
                 await asyncio.sleep(1.0)

@@ -174,11 +174,22 @@ class IdleSlots:
             self._is_listening = not self._is_closed
             await subscription.wait(_SILENCE_S)
             for message in subscription.take():
-                work = assigned(message, self._worker)
-                if isinstance(work, Claim):
-                    self.on_assigned(work)
-                elif not (self._wake(work) or self._begin(work)):
-                    await self._queue.give_ticket_back(work)
+                await self._obey(message)
+
+    async def _obey(self, message: bytes) -> None:
+        channel = wake_channel(self._worker)
+        try:
+            work = assigned(message, self._worker)
+        except ValueError as error:
+            _log.warning("%s: a message is passed over: %s", channel, error)
+            return
+        queue = work.queue if isinstance(work, Claim) else work
+        if queue not in self._slots.capacity:
+            _log.warning("%s: a message is passed over: no queue %r", channel, queue[:64])
+        elif isinstance(work, Claim):
+            self.on_assigned(work)
+        elif not (self._wake(work) or self._begin(work)):
+            await self._queue.give_ticket_back(work)
 
     def _wake(self, queue: str) -> bool:
         """Wake the slot of a queue that has waited least; returns False if none waits."""

@@ -170,9 +170,11 @@ class WebhookDeliverer:
 
     def _routed(self, entry: OutboxEntry) -> list[Routed]:
         if entry.notice is None:
-            _log.warning("entry %s of the outbox is of a newer version, and is skipped", entry.id)
-            return []
-        return routed_to(entry.notice, entry.at, self._store.of(entry.notice.tenant).values())
+            return _skipped(entry)
+        try:
+            return routed_to(entry.notice, entry.at, self._store.of(entry.notice.tenant).values())
+        except LookupError:  # a status that this version does not know
+            return _skipped(entry)
 
     async def _start_due(self, web: "PublicWeb") -> float | None:
         """Send what is due, of lanes with the fewest requests first, as far as there is room.
@@ -299,6 +301,13 @@ class WebhookDeliverer:
             )
         _log.warning("webhook %s is disabled: %s", receiver.name, reason)
         await self._queue.clear(receiver, f"the webhook is disabled: {reason}")
+
+
+def _skipped(entry: OutboxEntry) -> list[Routed]:
+    _log.warning(
+        "%s: entry %s is damaged or of a newer version, and is skipped", redis_keys.OUTBOX, entry.id
+    )
+    return []
 
 
 async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:

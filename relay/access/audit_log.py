@@ -7,8 +7,6 @@ out what was done. Both are bounded, and expire 400 days after their last entry.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from contract import redis_keys
 from contract.tenants import AuditEntry, AuditPage
 from relay.connection import Argument, Connection
@@ -51,9 +49,12 @@ class AuditLog:
         last = "+" if before is None else f"({before}"
         entries = await self._connection.command("XREVRANGE", stream, last, "-", "COUNT", limit + 1)
         page = entries[:limit]
-        found = tuple(entry for each in page if (entry := _entry(each)) is not None)
-        last_id = page[-1][0].decode() if len(entries) > limit else None
-        return AuditPage(entries=found, next=last_id)
+        found = []
+        for each in page:
+            with self._connection.passing_over(f"{stream}, entry {each[0].decode()}"):
+                found.append(_entry(each))
+        last_id = page[-1][0].decode(errors="replace") if len(entries) > limit else None
+        return AuditPage(entries=tuple(found), next=last_id)
 
 
 def _stream(*, refused: bool) -> tuple[str, int]:
@@ -62,13 +63,13 @@ def _stream(*, refused: bool) -> tuple[str, int]:
     return redis_keys.AUDIT, MOST_DONE
 
 
-def _entry(entry: Any) -> AuditEntry | None:
-    """An entry of a stream; None for one that the fleet did not write."""
+def _entry(entry: Any) -> AuditEntry:
+    """An entry of a stream; raises ValueError for one that the fleet did not write."""
     id, fields = entry
-    texts = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
+    texts = {
+        name.decode(errors="replace"): value.decode(errors="replace")
+        for name, value in fields.items()
+    }
     known: dict[str, Any] = {name: texts[name] for name in AuditEntry.model_fields if name in texts}
     at = int(id.split(b"-")[0]) / 1000
-    try:
-        return AuditEntry.model_validate({**known, "id": id.decode(), "at": at})
-    except ValidationError:
-        return None
+    return AuditEntry.model_validate({**known, "id": id.decode(), "at": at})

@@ -24,10 +24,10 @@ from contract.requests import Kind
 
 _MODULES: Final = (
     "client eval evalsha hello hkeys hscan hvals info memory|usage ping psubscribe select"
-    " srandmember subscribe unsubscribe xrevrange xtrim zrevrangebyscore zrevrank zscan"
+    " srandmember subscribe type unsubscribe xrevrange xtrim zrevrangebyscore zrevrank zscan"
 )
 """What the relay's modules send besides."""
-_CELERY: Final = "brpop exec multi punsubscribe rpop script|exists script|load type unwatch watch"
+_CELERY: Final = "brpop exec multi punsubscribe rpop script|exists script|load unwatch watch"
 """What kombu and the transport of workers send besides."""
 _DIAGNOSIS: Final = (
     "acl|log acl|whoami dbsize latency|latest memory|doctor memory|stats"

@@ -45,7 +45,10 @@ class AliasStore:
         revision, table = await self._connection.call(
             read_table(redis_keys.ALIASES, known.revision)
         )
-        return known if table is None else StoredAliases(revision, dict(rows(table, Alias)))
+        if table is None:
+            return known
+        read = rows(table, Alias, self._connection.passing_over, redis_keys.ALIASES)
+        return StoredAliases(revision, dict(read))
 
     async def put(self, name: str, alias: Alias, check: Check) -> StoredAliases:
         """Set an alias; `check` gets all of them with it. Returns them.

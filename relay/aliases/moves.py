@@ -186,7 +186,12 @@ class Moves:
         if not due:
             return 0
         workers = await self._roster.workers()
-        return sum([await self._move_waiting(id.decode(errors="replace"), workers) for id in due])
+        moved = 0
+        for id in due:
+            job_id = id.decode(errors="replace")
+            with self._connection.passing_over(redis_keys.record(job_id)):
+                moved += await self._move_waiting(job_id, workers)
+        return moved
 
     async def _move_waiting(self, job_id: str, workers: Collection[WorkerReport]) -> bool:
         job = await self._movable(job_id)

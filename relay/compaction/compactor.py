@@ -11,6 +11,7 @@ maintainer may die at any point, and two of them do no harm.
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +19,7 @@ from contract import redis_keys
 from contract.errors import NewerVersion
 from contract.events import LAST_WORDS
 from relay.compaction.block import Entry, compacted, frames_in, record_entry
-from relay.connection import Argument, Connection, ScriptCall, WrongKeyType
+from relay.connection import Argument, Connection, DamagedKey, ScriptCall
 from relay.scripts.loader import load
 
 _log = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ _LONG_BYTES: Final = 64
 _MOVED: Final = ("request", "metadata")
 _DROPPED: Final = "facts"
 """Fields of a record that nothing needs after the end."""
+_GONE: Final = (None,) * 4
+"""What is read of a record that is gone, or that is another type of key."""
 
 
 class _Job(NamedTuple):
@@ -109,10 +112,10 @@ class Compactor:
 
     async def _created(self, now: float) -> tuple[list[str], str | None]:
         """The next jobs by creation, and the cursor that follows them."""
-        cursor = await self._connection.command("GET", redis_keys.COMPACTED)
+        cursor = await self._cursor()
         until = now - self._after_s - min(self._after_s, _RUNS_FOR_S)
         ids: list[bytes] = await self._connection.command(
-            "ZRANGEBYSCORE", redis_keys.RECENT, f"({cursor.decode()}" if cursor else "-inf",
+            "ZRANGEBYSCORE", redis_keys.RECENT, "-inf" if cursor is None else f"({cursor!r}",
             f"{until:.6f}", "LIMIT", 0, _PAGE,
         )  # fmt: skip
         score = (
@@ -124,6 +127,15 @@ class Compactor:
         same = await self._connection.command("ZRANGEBYSCORE", redis_keys.RECENT, last, last)
         return [id.decode(errors="replace") for id in dict.fromkeys([*ids, *same])], last
 
+    async def _cursor(self) -> float | None:
+        """How far it has come; None, so that it begins anew, without a time that can be read."""
+        (text,) = await self._connection.replies([("GET", redis_keys.COMPACTED)])
+        found: float | None = None
+        with self._connection.passing_over(redis_keys.COMPACTED):
+            if text is not None and math.isfinite(at := float(text)):
+                found = at
+        return found
+
     async def _looked_at(self, ids: Iterable[str]) -> list[_Job]:
         """Those of the jobs that exist."""
         commands: list[tuple[Argument, ...]] = []
@@ -132,20 +144,28 @@ class Compactor:
                 ("HMGET", redis_keys.record(id), "id", "status", "ended_at", "compacted")
             )
             commands.append(("MEMORY", "USAGE", redis_keys.log(id)))
-        replies = await self._connection.pipeline(commands)
+        replies = await self._connection.replies(commands)
         return [
             _Job(
                 id.decode(errors="replace"),
-                status.decode(),
-                (ended_at or b"").decode(),
+                status.decode(errors="replace"),
+                self._time(redis_keys.record(id.decode(errors="replace")), ended_at or b""),
                 done is not None,
                 size_bytes,
             )
             for (id, status, ended_at, done), size_bytes in zip(
-                replies[::2], replies[1::2], strict=True
+                (each or _GONE for each in replies[::2]), replies[1::2], strict=True
             )
             if id is not None and status is not None and size_bytes is not None
         ]
+
+    def _time(self, key: str, text: bytes) -> str:
+        """The time in a record as it stands there; empty, so that the job is due, if it is none."""
+        found = ""
+        with self._connection.passing_over(key):
+            if text and math.isfinite(float(text)):
+                found = text.decode()
+        return found
 
     def _checked_again_at(self, job: _Job, now: float) -> float | None:
         """When to look again at a job that has not ended long enough ago (unix seconds)."""
@@ -160,7 +180,7 @@ class Compactor:
                 return False
             try:
                 await self._compact_group(group)
-            except WrongKeyType:
+            except DamagedKey:
                 for job in group:
                     await self._compact_alone(job)
         return True
@@ -168,7 +188,7 @@ class Compactor:
     async def _compact_alone(self, job: _Job) -> None:
         try:
             await self._compact_group([job])
-        except WrongKeyType as error:
+        except DamagedKey as error:
             _log.warning("job %s is not compacted: %s", job.id, error)
 
     async def _compact_group(self, jobs: Sequence[_Job]) -> None:

@@ -47,7 +47,7 @@ class Census:
         workers = roster.workers
         queues = await self._positions.with_schedules(await self._positions.views(workers))
         wanted = await self._demand.read([queue.name for queue in queues], roster)
-        live, dead, unreadable, batches, memory = await self._connection.pipeline(
+        live, dead, unreadable, batches, memory = await self._connection.replies(
             [
                 ("ZCARD", redis_keys.LIVE),
                 ("ZCARD", redis_keys.DEAD),
@@ -57,7 +57,7 @@ class Census:
             ]
         )
         return FleetCensus(
-            workers, queues, wanted, live, dead, unreadable, batches,
+            workers, queues, wanted, live or 0, dead or 0, unreadable or 0, batches or 0,
             _bytes(memory, "used_memory"), _bytes(memory, "maxmemory"),
         )  # fmt: skip
 

@@ -12,12 +12,14 @@ from secrets import token_hex
 from typing import Final, NamedTuple
 
 from contract import redis_keys
-from relay.connection import Argument, Connection, Hash, ScriptCall
+from relay.connection import Argument, Connection, ScriptCall
 from relay.scripts.loader import load
 from telemetry.series import OTHER, Field
 
 _TTL_S: Final = 30 * 86400
 """Seconds after the last report of any process for which the totals are kept."""
+_LONGEST_SHOWN: Final = 100
+"""Bytes of a damaged name."""
 _SEQUENCE_TTL_S: Final = 3600
 """Seconds after which a process that has sent no report may repeat none."""
 
@@ -74,8 +76,20 @@ class FleetTotals:
         self._unanswered = ()
 
     async def read(self) -> Totals:
-        """All totals, in one command; raises RelayUnavailable."""
-        return _totals(await self._connection.command("HGETALL", redis_keys.METRICS))
+        """All totals, in one command; raises RelayUnavailable.
+
+        A field that no process of the fleet has written is passed over.
+        """
+        key = redis_keys.METRICS
+        (fields,) = await self._connection.replies([("HGETALL", key)])
+        since, values = 0.0, dict[Field, float]()
+        for name, value in (fields or {}).items():
+            with self._connection.passing_over(f"{key}, field {name[:_LONGEST_SHOWN]!r}"):
+                if name == b"since":
+                    since = float(value)
+                elif name.startswith(b"["):
+                    values[_field(name)] = float(value)
+        return Totals(since, values)
 
 
 def add(
@@ -98,10 +112,9 @@ def _text(field: Field) -> str:
     return json.dumps(field, separators=(",", ":"))
 
 
-def _totals(fields: Hash) -> Totals:
-    values = {
-        tuple(json.loads(name)): float(value)
-        for name, value in fields.items()
-        if name.startswith(b"[")
-    }
-    return Totals(float(fields.get(b"since", 0)), values)
+def _field(text: bytes) -> Field:
+    """The name of a total; raises ValueError."""
+    field = tuple(json.loads(text))
+    if len(field) < 2 or not all(isinstance(each, str) for each in field):  # noqa: PLR2004 - name, part
+        raise ValueError("it is no name of a total")
+    return field

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from contract import redis_keys
 from contract.redis_keys import backend_of
 from contract.roster import KnownBackend, QueueDemand, WorkerReport, workers_wanted
-from relay.connection import Argument, Connection, WrongKeyType
+from relay.connection import Argument, Connection, DamagedKey
 from relay.leases import Holder
 from relay.roster import Roster
 from relay.scheduling.later import SOON_S
@@ -89,24 +89,31 @@ class DemandReader:
 
     async def _counts(self, queues: Sequence[str]) -> list[_Counts]:
         soon = self._connection.now() + SOON_S
-        answers = await self._connection.pipeline(
+        answers = await self._connection.replies(
             [words for queue in queues for words in _commands(queue, soon)]
         )
         rows = list(zip(*(iter(answers),) * 4, strict=True))
         foreign = await asyncio.gather(
-            *(self._foreign(queue, row[0]) for queue, row in zip(queues, rows, strict=True))
+            *(self._foreign(queue, row[0] or 0) for queue, row in zip(queues, rows, strict=True))
         )
         return [
             _Counts(
-                waiting=backlog + delayed + others,
-                running=len(holders),
-                holders=frozenset(
-                    Holder.parse(each.decode(errors="replace")).worker for each in holders
-                ),
+                waiting=(backlog or 0) + (delayed or 0) + others,
+                running=len(holders or ()),
+                holders=self._workers(queue, holders or ()),
                 is_paused=bool(is_paused),
             )
-            for (backlog, delayed, holders, is_paused), others in zip(rows, foreign, strict=True)
+            for queue, (backlog, delayed, holders, is_paused), others in zip(
+                queues, rows, foreign, strict=True
+            )
         ]
+
+    def _workers(self, queue: str, holders: Iterable[bytes]) -> frozenset[str]:
+        found: set[str] = set()
+        for each in holders:
+            with self._connection.passing_over(redis_keys.holders(queue)):
+                found.add(Holder.parse(each.decode(errors="replace")).worker)
+        return frozenset(found)
 
     async def _foreign(self, queue: str, backlog: int) -> int:
         """Messages of other Celery applications that wait in a queue's list."""
@@ -117,7 +124,7 @@ class DemandReader:
                 return 0
             looked_at = min(length, _MESSAGES_READ)
             found = await self._connection.call(scripts.foreign(queue, looked_at))
-        except WrongKeyType:
+        except DamagedKey:
             return 0
         return surplus if found == looked_at else min(found, surplus)
 

@@ -121,6 +121,9 @@ class QueuePauses:
         """
         if not seen and not why:
             return False
+        if seen and schedule_in(seen) == Schedule():
+            error = ValueError("it cannot be read here, and says nothing")
+            self._connection.pass_over(redis_keys.schedule(queue), error)
         now = await self._now()
         schedule = _without_old_pause(schedule_in(seen), now)
         wanted = pause_at(schedule, now)

@@ -181,7 +181,7 @@ def _hash(reply: Any) -> Hash | None:
 
 
 def _pulse(reply: Any) -> tuple[str, float, int] | None:
-    return (reply[0].decode(), float(reply[1]), int(reply[2])) if reply else None
+    return (reply[0].decode(errors="replace"), float(reply[1]), int(reply[2])) if reply else None
 
 
 def _cancelled(reply: Any) -> tuple[bool, Hash]:
@@ -189,4 +189,4 @@ def _cancelled(reply: Any) -> tuple[bool, Hash]:
 
 
 def _final(reply: Any) -> tuple[str, bool] | None:
-    return (reply[0].decode(), bool(reply[1])) if reply else None
+    return (reply[0].decode(errors="replace"), bool(reply[1])) if reply else None

@@ -1,7 +1,7 @@
 """Scripts of jobs: their records and logs, from the first event to the last (relay/lua/jobs)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from pydantic import TypeAdapter
 
@@ -310,13 +310,13 @@ def event_fields(event: Queued | Started | Failed | Cancelled) -> str:
 
 def _begun(reply: Any) -> Begun:
     job_id, *created_at = reply
-    return Begun(job_id.decode(), float(created_at[0]) if created_at else None)
+    return Begun(job_id.decode(errors="replace"), float(created_at[0]) if created_at else None)
 
 
 def _held_key(reply: Any) -> HeldKey:
     job_id, queue, state, *created_at = reply
     at = float(created_at[0]) if created_at else None
-    return HeldKey(job_id.decode(), queue.decode(), int(state), at)
+    return HeldKey(job_id.decode(errors="replace"), queue.decode(errors="replace"), int(state), at)
 
 
 def _started(reply: Any) -> tuple[int, Hash] | None:
@@ -324,13 +324,14 @@ def _started(reply: Any) -> tuple[int, Hash] | None:
 
 
 def _handed_over(reply: Any) -> tuple[State, int]:
-    return _state.validate_python(reply[0].decode()), int(reply[1])
+    return _state.validate_python(reply[0].decode(errors="replace")), int(reply[1])
 
 
 def _ended(reply: Any) -> Ended | None:
-    return Ended(*(text.decode() for text in reply)) if reply else None
+    return Ended(*(text.decode(errors="replace") for text in reply)) if reply else None
 
 
+_STATUSES: Final = frozenset(get_args(Status))
 _statuses: TypeAdapter[list[Status | None]] = TypeAdapter(list[Status | None])
 
 
@@ -339,4 +340,5 @@ def _status(reply: Any) -> Status | None:
 
 
 def _read_statuses(reply: Any) -> list[Status | None]:
-    return _statuses.validate_python([text.decode() or None for text in reply])
+    texts = (text.decode(errors="replace") for text in reply)
+    return _statuses.validate_python([text if text in _STATUSES else None for text in texts])

@@ -316,7 +316,9 @@ def survey(
 
 def _counts(queue: str, row: Sequence[Any]) -> QueueCounts:
     depth, urgent, delayed, leased, oldest_at, load, (*ended, why, schedule), scheduled = row
-    fields = None if load is None else dict(zip(load[::2], map(int, load[1::2]), strict=True))
+    # What is no number was not written by the fleet, and counts as none.
+    numbers = [int(text) if text.isdigit() else 0 for text in (load or ())[1::2]]
+    fields = None if load is None else dict(zip(load[::2], numbers, strict=True))
     return QueueCounts(
         queue,
         depth,
@@ -327,7 +329,7 @@ def _counts(queue: str, row: Sequence[Any]) -> QueueCounts:
         None if oldest_at is None else float(oldest_at),
         0 if fields is None else fields.get(b"tokens", 0),
         None if fields is None else _by_tenant(fields),
-        ended,
+        [count if count and count.isdigit() else None for count in ended],
         (why or b"").decode(errors="replace"),
         (schedule or b"").decode(errors="replace"),
         scheduled,
@@ -336,7 +338,9 @@ def _counts(queue: str, row: Sequence[Any]) -> QueueCounts:
 
 def _by_tenant(fields: dict[bytes, int]) -> dict[str, int]:
     jobs = {name: count for name, count in fields.items() if name.startswith(b"jobs ")}
-    return {name.removeprefix(b"jobs ").decode(): count for name, count in jobs.items()}
+    return {
+        name.removeprefix(b"jobs ").decode(errors="replace"): count for name, count in jobs.items()
+    }
 
 
 def _keys(queue: str) -> list[str]:
@@ -375,7 +379,7 @@ def _arriving(arrival: Arrival) -> list[Argument]:
 def _place(reply: Any) -> Place:
     position, *counts = reply
     held, limit, *why = counts or (0, 0)
-    return Place(position, held, limit, why[0].decode() if why else "")
+    return Place(position, held, limit, why[0].decode(errors="replace") if why else "")
 
 
 def _woken(reply: Any) -> Woken:
@@ -391,18 +395,18 @@ def _picked(reply: Any) -> Picked | NothingYet | None:
     job_id, attempt, now, model, context_length, *turn = reply
     conversation, home = turn or (b"", b"")
     return Picked(
-        job_id.decode(),
+        job_id.decode(errors="replace"),
         int(attempt),
         float(now),
-        model.decode() or None,
+        model.decode(errors="replace") or None,
         int(context_length) if context_length else None,
-        conversation.decode() or None,
-        home.decode() or None,
+        conversation.decode(errors="replace") or None,
+        home.decode(errors="replace") or None,
     )
 
 
 def _text(reply: Any) -> str | None:
-    return reply.decode() if reply else None
+    return reply.decode(errors="replace") if reply else None
 
 
 def _lost(reply: Any) -> tuple[float, list[str]]:
@@ -412,6 +416,6 @@ def _lost(reply: Any) -> tuple[float, list[str]]:
 
 def _with_holders(reply: Any) -> list[tuple[str, str]]:
     return [
-        (job_id.decode(), holder.decode())
+        (job_id.decode(errors="replace"), holder.decode(errors="replace"))
         for job_id, holder in zip(reply[::2], reply[1::2], strict=True)
     ]

@@ -5,11 +5,9 @@ another after each change: a copy of that revision is current, and a change that
 another one is refused.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Final
-
-from pydantic import ValidationError
 
 from contract.wire import AnyModel, decode
 from relay.connection import Argument, Hash, ScriptCall, pairs
@@ -37,12 +35,20 @@ def change_table(key: str, known: str, revision: str, name: str, json: bytes) ->
     return ScriptCall(load("tables/change"), [key], args, bool)
 
 
-def rows(table: Mapping[bytes, bytes], kind: type[AnyModel]) -> Iterator[tuple[str, AnyModel]]:
-    """Names and rows; those are passed over which only a newer version can read."""
+def rows(
+    table: Mapping[bytes, bytes],
+    kind: type[AnyModel],
+    passing_over: Callable[[str], AbstractContextManager[None]],
+    key: str,
+) -> list[tuple[str, AnyModel]]:
+    """Names and rows; those are passed over which are damaged, or only a newer version can read."""
+    found: list[tuple[str, AnyModel]] = []
     for field, text in table.items():
         if field.startswith(MARK.encode()):
-            with suppress(ValidationError):
-                yield field.decode(errors="replace").removeprefix(MARK), decode(kind, text)
+            name = field.decode(errors="replace").removeprefix(MARK)
+            with passing_over(f"{key}, {name}"):
+                found.append((name, decode(kind, text)))
+    return found
 
 
 def _read(reply: Any) -> tuple[str, Hash | None]:

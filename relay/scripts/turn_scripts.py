@@ -109,7 +109,11 @@ def _begun(reply: Any) -> BegunTurn:
     job_id, queue, state, created_at, *earlier = reply
     at = float(created_at) if created_at else None
     return BegunTurn(
-        job_id.decode(), queue.decode(), int(state), at, tuple(each.decode() for each in earlier)
+        job_id.decode(errors="replace"),
+        queue.decode(errors="replace"),
+        int(state),
+        at,
+        tuple(each.decode(errors="replace") for each in earlier),
     )
 
 
@@ -118,4 +122,4 @@ def _started(reply: Any) -> tuple[int, Hash] | None:
 
 
 def _texts(reply: Any) -> set[str]:
-    return {each.decode() for each in reply}
+    return {each.decode(errors="replace") for each in reply}

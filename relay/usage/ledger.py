@@ -69,7 +69,7 @@ class Ledger:
             )
             for (day, tenant), fields in zip(some, hashes, strict=True):
                 for row, text in (fields or {}).items():
-                    with self._connection.passing_over(f"a row of the usage of {tenant} on {day}"):
+                    with self._connection.passing_over(redis_keys.usage(tenant, day)):
                         names = {"day": day, "tenant": tenant, **_row(row)}
                         if query.wants(names):
                             group = tuple(names[name] for name in query.group_by)
@@ -84,7 +84,7 @@ class Ledger:
         else:
             tenants: list[Iterable[bytes]] = []
             for first in range(0, len(days), _AT_ONCE):
-                tenants += await self._connection.pipeline(
+                tenants += await self._connection.replies(
                     [
                         ("SMEMBERS", redis_keys.usage_tenants(day))
                         for day in days[first : first + _AT_ONCE]
@@ -93,7 +93,7 @@ class Ledger:
             pairs = [
                 (day, name.decode(errors="replace"))
                 for day, names in zip(days, tenants, strict=True)
-                for name in names
+                for name in names or ()
             ]
         if len(pairs) > MOST_DAYS:
             raise InvalidRequest(

@@ -208,16 +208,27 @@ class TenantLimits:
             commands.append(("HLEN", redis_keys.reserved(each.name)))
         found: list[Any] = []
         for first in range(0, len(commands), _CHECKED_AT_ONCE):
-            found += await self._connection.pipeline(commands[first : first + _CHECKED_AT_ONCE])
+            found += await self._connection.replies(commands[first : first + _CHECKED_AT_ONCE])
         now = datetime.fromtimestamp(self._connection.now(), UTC)
         return tuple(
             TenantUsage(
                 tenant=tenant.name,
-                limits=tuple(_views(self.of(tenant), fields, now)),
-                reserved_jobs=jobs,
+                limits=tuple(_views(self.of(tenant), self._counted(tenant, fields or {}), now)),
+                reserved_jobs=jobs or 0,
             )
             for tenant, fields, jobs in zip(tenants, found[::2], found[1::2], strict=True)
         )
+
+    def _counted(self, tenant: Tenant, fields: Hash) -> Hash:
+        """The fields that hold amounts; a damaged one is passed over."""
+        found: dict[bytes, bytes] = {}
+        for name, text in fields.items():
+            if (match := _COUNTED.match(name) or _PLANNED.match(name)) is not None:
+                with self._connection.passing_over(
+                    f"{redis_keys.spending(tenant.name)}, {match[0]!r}"
+                ):
+                    found[name] = b" ".join(b"%d" % int(part) for part in text.split())
+        return found
 
     async def release(self, reservation: UsageReservation) -> None:
         """Take a reservation back, if it is there; raises RelayUnavailable."""
@@ -235,7 +246,7 @@ class TenantLimits:
         )  # fmt: skip
         if not found:
             return 0
-        pairs = [tuple(member.decode().rsplit(" ", 1)) for member in found]
+        pairs = [member.decode(errors="replace").rpartition(" ")[::2] for member in found]
         statuses = await self._connection.call(jobs.statuses([job_id for _, job_id in pairs]))
         # In this order: an end and its entry are written together, and what is settled is released.
         waiting = await self._connection.command("XLEN", redis_keys.UNSETTLED)
@@ -246,11 +257,11 @@ class TenantLimits:
             scores = [each for member in later for each in (again_at, member)]
             await self._connection.command("ZADD", redis_keys.RESERVING, "XX", *scores)
         gone = [pair for pair, is_over in zip(pairs, over, strict=True) if is_over]
-        released = await self._connection.calls([release(*pair) for pair in gone])
+        released = await self._connection.calls_or_none([release(*pair) for pair in gone])
         members = [member for member, is_over in zip(found, over, strict=True) if is_over]
         if members:
             await self._connection.command("ZREM", redis_keys.RESERVING, *members)
-        return sum(released)
+        return sum(filter(None, released))
 
 
 _NONE: Final = Limits(None, None, None, None)

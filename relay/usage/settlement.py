@@ -12,19 +12,18 @@ log, which does not change any more.
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from datetime import UTC, date, datetime
 from typing import Any, Final, NamedTuple
-
-from pydantic import ValidationError
 
 from contract import redis_keys
 from contract.cost import BYTES_A_TOKEN, prompt_estimate
 from contract.errors import JobNotFound, NewerVersion
 from contract.usage import NANO, UsageCounts
 from contract.wire import decode
-from relay.connection import Argument, Connection, ScriptCall
+from relay.connection import Argument, Connection, DamagedKey, ScriptCall
 from relay.log import Log
 from relay.records import Records
 from relay.scripts.loader import load
@@ -40,6 +39,7 @@ _LOGS_AT_ONCE: Final = 50
 """Jobs of one pass whose logs are read."""
 SPENDING_TTL_S: Final = 62 * 86400
 """Longer than the month that a limit may be of."""
+_MARK: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,19}", re.ASCII)
 _EPOCH: Final = date(1970, 1, 1).toordinal()
 
 Row = tuple[str, str, str]
@@ -124,7 +124,7 @@ class Settlement:
         for entry in entries:
             tenant = entry.used.tenant
             mark = marks[tenant]
-            if mark and _number(entry.id) <= _number(mark):
+            if _MARK.fullmatch(mark) and _number(entry.id) <= _number(mark):
                 continue
             part = open_parts.get(tenant)
             if part is None or part.at.date() != entry.at.date():
@@ -137,12 +137,20 @@ class Settlement:
     async def _marks(self, tenants: Iterable[str]) -> dict[str, str]:
         """The last settled entry of each tenant; empty: none."""
         names = list(tenants)
-        marks = await self._connection.pipeline(
+        marks = await self._connection.replies(
             [("HGET", redis_keys.spending(name), "mark") for name in names]
         )
         return {
-            name: mark.decode() if mark else "" for name, mark in zip(names, marks, strict=True)
+            name: self._mark(name, mark or b"") for name, mark in zip(names, marks, strict=True)
         }
+
+    def _mark(self, tenant: str, stored: bytes) -> str:
+        """The mark that a tenant's hash holds; what is none is deleted by what is settled next."""
+        mark = stored.decode("utf-8", "surrogateescape")
+        if mark and not _MARK.fullmatch(mark):
+            error = ValueError("its mark is no id of an entry")
+            self._connection.pass_over(redis_keys.spending(tenant), error)
+        return mark
 
     async def _measured(self, entry: _Entry) -> UsageCounts | None:
         """What a job used by its log; None if it need not be read, or is gone."""
@@ -172,7 +180,12 @@ class Settlement:
         # The index first: a tenant that is in it without usage does no harm.
         await self._connection.pipeline([("SADD", index, part.tenant), ("EXPIRE", index, ttl_s)])
         call = settle(part, ttl_s=ttl_s, most_rows=settings.usage_rows)
-        if not await self._connection.call(call):
+        try:
+            is_settled = await self._connection.call(call)
+        except DamagedKey as error:  # of one tenant, which keeps nobody else's usage waiting
+            self._connection.pass_over(f"the usage of tenant {part.tenant}", error)
+            return True
+        if not is_settled:
             _log.debug("another process has settled usage of %s", part.tenant)
             return False
         cost_nano = sum(counts.cost_nano for counts in part.rows.values())
@@ -186,8 +199,8 @@ class Settlement:
 def settle(part: Part, *, ttl_s: int, most_rows: int) -> ScriptCall[bool]:
     """Add to a tenant's ledger and limits; False if another process has settled meanwhile."""
     args: list[Argument] = [
-        part.mark_before, part.mark, day_number(part.at), month_number(part.at), ttl_s,
-        SPENDING_TTL_S, most_rows, len(part.rows),
+        part.mark_before.encode("utf-8", "surrogateescape"), part.mark, day_number(part.at),
+        month_number(part.at), ttl_s, SPENDING_TTL_S, most_rows, len(part.rows),
     ]  # fmt: skip
     for row, counts in part.rows.items():
         args += [_field(row), _field((OTHER, row[1], OTHER)), " ".join(map(str, counts))]
@@ -219,16 +232,18 @@ def _read(found: Sequence[Any]) -> tuple[list[_Entry], str]:
     entries: list[_Entry] = []
     logs, last = 0, ""
     for id, fields in found:
-        last = id.decode()
+        last = id.decode(errors="replace")
         try:
             used = decode(EndedJobUsage, fields[b"usage"])
             used.settled(None)  # raises for an invalid price
-        except (ValidationError, KeyError):
+            job_id = fields[b"job"].decode()
+        except (ValueError, KeyError):
             _log.warning(
-                "the usage of job %r cannot be read, and is not counted", fields.get(b"job")
-            )
+                "%s: the usage of job %r cannot be read, and is not counted",
+                redis_keys.UNSETTLED, fields.get(b"job", b"")[:64],
+            )  # fmt: skip
             continue
-        entries.append(_Entry(last, fields[b"job"].decode(), used))
+        entries.append(_Entry(last, job_id, used))
         logs += used.needs_log
         if logs == _LOGS_AT_ONCE:
             break

@@ -7,11 +7,10 @@ the addresses that its requests name: no lane can fill another's share. One shim
 by a lease; what one that died had sent without noting it is sent again with the same id.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 from uuid import uuid4
-
-from pydantic import ValidationError
 
 from contract import redis_keys
 from contract.webhooks.webhook_models import MOST_DELIVERIES, Delivery
@@ -24,6 +23,8 @@ from relay.webhooks.receivers import OutboxEntry, Receiver, Routed, StoredDelive
 _KEPT_S: Final = 7 * 86400
 """Seconds for which ended deliveries are listed after the last one."""
 _SHOWN_WAITING: Final = 1000
+_COUNT: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+"""What is no such number was not written by the fleet, and counts as none."""
 
 
 class ReceiverState(NamedTuple):
@@ -41,8 +42,12 @@ class ReceiverState(NamedTuple):
     @classmethod
     def of(cls, fields: Hash) -> "ReceiverState":
         """From the fields of its hash."""
-        text = {name.decode(): value.decode() for name, value in fields.items()}
-        tries, failures, lost = (int(text.get(name, 0)) for name in ("tries", "failures", "lost"))
+        text = {
+            name.decode(errors="replace"): value.decode(errors="replace")
+            for name, value in fields.items()
+        }
+        counts = (text.get(name, "0") for name in ("tries", "failures", "lost"))
+        tries, failures, lost = (int(each) if _COUNT.fullmatch(each) else 0 for each in counts)
         return cls(text.get("entry", ""), tries, failures, lost, text.get("error", ""))
 
 
@@ -106,7 +111,7 @@ class DeliveryQueue:
     async def outbox(self, most: int) -> list[OutboxEntry]:
         """The oldest entries of the outbox. Raises RelayUnavailable."""
         found = await self._connection.command("XRANGE", redis_keys.OUTBOX, "-", "+", "COUNT", most)
-        return [OutboxEntry(id.decode(), _notice(fields)) for id, fields in found]
+        return [OutboxEntry(id.decode(errors="replace"), _notice(fields)) for id, fields in found]
 
     async def route(self, entries: Sequence[tuple[OutboxEntry, Sequence[Routed]]]) -> list[int]:
         """Move entries from the outbox to queues. Returns how many deliveries of each were dropped.
@@ -133,9 +138,11 @@ class DeliveryQueue:
         )
         for entry, stored in found:
             if (delivery := _delivery(stored)) is not None:
-                return FirstDelivery(receiver, entry.decode(), delivery, ReceiverState.of(fields))
+                return FirstDelivery(
+                    receiver, entry.decode(errors="replace"), delivery, ReceiverState.of(fields)
+                )
         # One that cannot be read leaves the queue; an empty queue is not due any more.
-        unreadable = found[0][0].decode() if found else ""
+        unreadable = found[0][0].decode(errors="replace") if found else ""
         lost = FirstDelivery(receiver, unreadable, _UNREADABLE, ReceiverState.of(fields))
         await self.settle(lost, TryOutcome("failed", None, "it cannot be read", self.now))
         return None
@@ -204,8 +211,12 @@ class DeliveryQueue:
         found = await self._connection.command(
             "XREVRANGE", receiver.keys[2], "+", "-", "COUNT", MOST_DELIVERIES
         )
-        read = ((stamp.decode(), fields, _delivery(fields)) for stamp, fields in found)
-        return [(each, shown(each, fields, stamp)) for stamp, fields, each in read if each]
+        ended: list[tuple[StoredDelivery, Delivery]] = []
+        for id, fields in found:
+            with self._connection.passing_over(f"{receiver.keys[2]}, {id.decode()}"):
+                stored = decode(StoredDelivery, fields[b"d"])
+                ended.append((stored, shown(stored, fields, id.decode())))
+        return ended
 
     async def forget(self, receiver: Receiver) -> None:
         """Delete the list of ended deliveries of its webhook. Raises RelayUnavailable."""
@@ -241,10 +252,10 @@ def shown(stored: StoredDelivery, fields: Hash, stamp: str) -> Delivery:
     return Delivery.model_validate(
         {
             **stored.model_dump(exclude={"body"}),
-            "state": fields.get(b"state", b"failed").decode(),
+            "state": fields.get(b"state", b"failed").decode(errors="replace"),
             "tries": int(fields.get(b"tries", 0)),
             "status": int(status) if status else None,
-            "error": fields.get(b"error", b"").decode(),
+            "error": fields.get(b"error", b"").decode(errors="replace"),
             "ended_at": int(stamp.partition("-")[0]) / 1000,
         }
     )
@@ -253,14 +264,14 @@ def shown(stored: StoredDelivery, fields: Hash, stamp: str) -> Delivery:
 def _notice(fields: Hash) -> Notice | None:
     try:
         return decode(Notice, fields[b"e"])
-    except (ValidationError, KeyError):
+    except (ValueError, KeyError):
         return None
 
 
 def _delivery(fields: Hash) -> StoredDelivery | None:
     try:
         return decode(StoredDelivery, fields[b"d"])
-    except (ValidationError, KeyError):
+    except (ValueError, KeyError):
         return None
 
 
@@ -338,7 +349,10 @@ def _dropped(reply: Any) -> int:
 def _due(reply: Any) -> DueReceivers:
     next_s, *lanes = reply
     found = {
-        lane.decode(): [Receiver.named(name.decode()) for name in names] for lane, names in lanes
+        lane.decode(errors="replace"): [
+            Receiver.named(name.decode(errors="replace")) for name in names
+        ]
+        for lane, names in lanes
     }
     return DueReceivers(float(next_s) if next_s else None, found)
 

@@ -9,20 +9,21 @@ import base64
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from secrets import token_bytes, token_hex
 from time import monotonic
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Never
 from uuid import uuid4
 
-from pydantic import SecretStr
+from pydantic import SecretStr, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from contract import redis_keys
 from contract.errors import InvalidRequest, RelayUnavailable, UnknownWebhook
 from contract.webhooks.webhook_models import CALLBACKS, NewWebhook, Webhook
 from contract.wire import encode
-from relay.connection import Connection, Hash
+from relay.connection import Connection, DamagedKey
 from relay.scripts.table_scripts import change_table, read_table, rows
 
 _log = logging.getLogger(__name__)
@@ -78,7 +79,8 @@ class WebhookStore:
         )
         self._refreshed_at = begun_at
         if table is not None:
-            self.stored = StoredWebhooks(revision, _by_tenant(table))
+            read = rows(table, Webhook, self._connection.passing_over, redis_keys.WEBHOOKS)
+            self.stored = StoredWebhooks(revision, _by_tenant(webhook for _, webhook in read))
 
     def of(self, tenant: str) -> Mapping[str, Webhook]:
         """The webhooks of a tenant by id, `callbacks` among them if it has their secret."""
@@ -179,7 +181,10 @@ class WebhookStore:
 
     async def rotate(self, webhook: Webhook, overlap_s: float) -> SecretStr:
         """A new secret; for `overlap_s` seconds the old one signs, too. Raises RelayUnavailable."""
-        known = await self._secrets(webhook.tenant, webhook.id)
+        try:
+            known = await self._secrets(webhook.tenant, webhook.id)
+        except DamagedKey:
+            known = {}  # nothing signs but the new one
         secret = _new_secret()
         fields: dict[str, Any] = {"current": secret}
         if overlap_s and (current := known.get("current")):
@@ -198,8 +203,14 @@ class WebhookStore:
     async def _secrets(self, tenant: str, webhook_id: str) -> dict[str, Any]:
         key = redis_keys.webhook_secrets(tenant)
         text = await self._connection.command("HGET", key, webhook_id)
-        found: dict[str, Any] = json.loads(text) if text else {}
-        return found
+        try:
+            found = _secrets.validate_json(text) if text else _SecretsOfWebhook()
+        except ValidationError as error:
+            self._connection.pass_over(f"{key}, {webhook_id}", ValueError("it is damaged"))
+            raise DamagedKey(
+                f"the secret of webhook {webhook_id} cannot be read: make a new one (rotate)"
+            ) from error
+        return dict(found)
 
     async def _write_secrets(self, webhook: Webhook, fields: Mapping[str, Any]) -> None:
         key = redis_keys.webhook_secrets(webhook.tenant)
@@ -223,13 +234,23 @@ class WebhookStore:
         raise RelayUnavailable("the webhooks are being changed by others: try again")
 
 
+class _SecretsOfWebhook(TypedDict, total=False):
+    """The stored JSON."""
+
+    current: str
+    previous: str
+    until: float
+
+
+_secrets: Final = TypeAdapter(_SecretsOfWebhook)
+
+
 def _new_secret() -> str:
     return f"whsec_{base64.b64encode(token_bytes(32)).decode()}"
 
 
-def _by_tenant(table: Hash) -> dict[str, dict[str, Webhook]]:
+def _by_tenant(found: Iterable[Webhook]) -> dict[str, dict[str, Webhook]]:
     by_tenant: dict[str, dict[str, Webhook]] = {}
-    found = (webhook for _, webhook in rows(table, Webhook))
     for webhook in sorted(found, key=lambda each: each.created_at):
         by_tenant.setdefault(webhook.tenant, {})[webhook.id] = webhook
     return by_tenant

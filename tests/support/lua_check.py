@@ -27,8 +27,8 @@ SCRIPTS: Final = sorted(
 )
 FILES: Final = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.lua"))
 GLOBALS: Final = {
-    "ARGV", "KEYS", "cjson", "ipairs", "math", "next", "pairs", "redis", "string", "table",
-    "tonumber", "tostring", "unpack",
+    "ARGV", "KEYS", "cjson", "ipairs", "math", "next", "pairs", "pcall", "redis", "string", "table",
+    "tonumber", "tostring", "type", "unpack",
 }  # fmt: skip
 """What scripts use of what Redis gives them."""
 _GETGLOBAL: Final = 5

@@ -7,7 +7,7 @@
 -- include shared/sizes.lua
 local stored, sizes, sums = unpack(KEYS)
 local name, keep_s, tenant, size_bytes = unpack(ARGV, 1, 4)
-local counted = tonumber(string.match(redis.call('HGET', sizes, name) or '0 ', '^%d+'))
+local counted = tonumber(string.match(redis.call('HGET', sizes, name) or '', '^%d+') or 0)
 local own, all = bytes_of(sums, tenant)
 own, all = own - counted, all - counted
 if own + size_bytes > tonumber(ARGV[5]) then return {0, own} end

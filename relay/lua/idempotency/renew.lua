@@ -9,7 +9,8 @@ local ttl_s, renew_s, limit, record_pattern = unpack(ARGV)
 local record = keys_like(record_pattern)
 local due = redis.call('ZRANGEBYSCORE', keys, '-inf', now, 'LIMIT', 0, limit)
 for _, key in ipairs(due) do
-    local job, at = unpack(redis.call('HMGET', key, 'job', 'at'))
+    local row = redis.pcall('HMGET', key, 'job', 'at')
+    local job, at = row[1], tonumber(row[2] or 0) or 0  -- of another type of key: neither
     local left_ms = job and redis.call('PTTL', record(job)) or -2
     if not job then
         redis.call('ZREM', keys, key)

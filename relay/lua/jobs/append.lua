@@ -35,9 +35,11 @@ for i = 1, (#KEYS - 6) / 3 do
     local log, record, audience = unpack(KEYS, 4 + i * 3, 6 + i * 3)
     local id, channel, nonce, length, last, frames, status, usage, notice, retention_s =
         unpack(ARGV, i * 10 - 7, i * 10 + 2)
-    local is_length, wanted = redis.call('XLEN', log), tonumber(length)
-    local is_held = redis.call('HGET', record, 'nonce') == nonce
-    if is_held and is_length == wanted then
+    -- A damaged log or record of one job keeps no other's frames waiting.
+    local is_length, wanted = redis.pcall('XLEN', log), tonumber(length)
+    local is_held = redis.pcall('HGET', record, 'nonce') == nonce
+    if type(is_length) ~= 'number' then answer[i] = 0
+    elseif is_held and is_length == wanted then
         redis.call('XADD', log, last, 'f', frames)
         redis.call('PUBLISH', channel, frames)
         answer[i] = 1

@@ -6,7 +6,8 @@
 -- include shared/queue.lua
 local id, old_attempt, new_attempt, delay_s, ticket, old_facts = unpack(ARGV, 3)
 local holder = redis.call('HGET', holders, id)
-if holder and string.match(holder, '^%d+') ~= old_attempt then return 0 end
+local attempt = holder and string.match(holder, '^(%d+) ')  -- nil of a damaged one
+if attempt and attempt ~= old_attempt then return 0 end
 if not holder and (redis.call('ZSCORE', backlog, id) or redis.call('ZSCORE', delayed, id)) then
     return 0
 end

@@ -10,7 +10,8 @@ local lost = {exact(now)}
 for i = 3, #ARGV, 2 do
     local id, record = ARGV[i], KEYS[(i + 3) / 2]
     local is_held = redis.call('HGET', holders, id) == ARGV[i + 1] .. ' ' .. worker
-    if is_held and redis.call('HGET', record, 'status') ~= 'cancelled' then
+    local status = redis.pcall('HGET', record, 'status')  -- a table: the record is damaged
+    if is_held and status ~= 'cancelled' and type(status) ~= 'table' then
         redis.call('ZADD', leases, exact(now + lease_s), id)
     else
         lost[#lost + 1] = id

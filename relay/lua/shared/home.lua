@@ -6,6 +6,6 @@ local function home_of(homes, addresses, conversation)
     local home = redis.call('HGET', homes, conversation)
     local entry = home and redis.call('HGET', addresses, home)
     local expires_at, lease_s, worker = string.match(entry or '', '^(%S+) (%S+) (.+)$')
-    if not expires_at or tonumber(expires_at) < now then return home or nil, nil, nil end
+    if (tonumber(expires_at or 0) or 0) < now then return home or nil, nil, nil end
     return home, worker, lease_s
 end

@@ -20,7 +20,14 @@ local function head_changed(name)
 end
 local function known(id)
     local text = redis.call('HGET', facts, id)
-    return text and cjson.decode(text)
+    if not text then return nil end
+    local is_json, job = pcall(cjson.decode, text)
+    if is_json and type(job) == 'table' and tonumber(job.v) and tonumber(job.attempt)
+            and tonumber(job.tokens) and job.tenant then
+        return job
+    end
+    redis.call('HDEL', facts, id)  -- damaged: the maintainer restores them from the record
+    return nil
 end
 local function note(id, job) redis.call('HSET', facts, id, cjson.encode(job)) end
 
@@ -38,7 +45,7 @@ local function count(job, sign, into)
     if job.interactive then also('interactive', 1) end
     local kept, gone = {}, {}
     for i, had in ipairs(redis.call('HMGET', into, unpack(fields))) do
-        local has = tonumber(had or 0) + sign * by[i]
+        local has = (tonumber(had or 0) or 0) + sign * by[i]
         if has > 0 then
             table.insert(kept, fields[i])
             table.insert(kept, string.format('%.0f', has))
@@ -73,7 +80,7 @@ end
 local function virtual_start(depth, flow)
     if depth == 0 then return now end
     local reached, clock = unpack(redis.call('HMGET', clocks, 'now', flow))
-    return math.max(tonumber(reached or now), tonumber(clock or 0))
+    return math.max(tonumber(reached or now) or now, tonumber(clock or 0) or 0)
 end
 local function arrive(id, job, depth, flow, cost_s)
     job.start, job.at = virtual_start(depth, flow), now
@@ -82,7 +89,12 @@ local function arrive(id, job, depth, flow, cost_s)
         redis.call('HSET', clocks, 'now', exact(now))
     end
     redis.call('HSET', clocks, flow, exact(job.start + cost_s))
-    job.slack = job.slack + redis.call('HINCRBY', clocks, 'arrivals', 1) % 1000 / 1e6
+    local number = redis.pcall('HINCRBY', clocks, 'arrivals', 1)
+    if type(number) ~= 'number' then  -- damaged: it counts anew
+        number = 0
+        redis.call('HDEL', clocks, 'arrivals')
+    end
+    job.slack = job.slack + number % 1000 / 1e6
     redis.call('EXPIRE', clocks, 86400)
     note(id, job)
     wait(id, job)

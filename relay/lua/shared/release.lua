@@ -13,7 +13,9 @@ local function release(id, expected, drained)
     redis.call('ZREM', leases, id)
     redis.call('HDEL', holders, id)
     if holder then
-        if redis.call('INCR', drained) == 1 then redis.call('EXPIRE', drained, 900) end
+        local count = redis.pcall('INCR', drained)
+        if count == 1 then redis.call('EXPIRE', drained, 900)
+        elseif type(count) ~= 'number' then redis.call('SET', drained, 1, 'EX', 900) end
     end
     return holder
 end

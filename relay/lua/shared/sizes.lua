@@ -1,13 +1,19 @@
 -- Defines resize(sizes, sums, name, tenant, size_bytes), which counts an object of the storage with
 -- this size, or no longer (0); and bytes_of(sums, tenant), the sums of a tenant and of all.
 local function add(sums, field, by)
-    if by ~= 0 and redis.call('HINCRBY', sums, field, string.format('%d', by)) <= 0 then
-        redis.call('HDEL', sums, field)
+    if by == 0 then return end
+    -- What is no number was not written by the fleet: it counts anew.
+    local sum = redis.pcall('HINCRBY', sums, field, string.format('%d', by))
+    if type(sum) == 'table' then
+        redis.call('HSET', sums, field, string.format('%d', by))
+        sum = by
     end
+    if sum <= 0 then redis.call('HDEL', sums, field) end
 end
 local function resize(sizes, sums, name, tenant, size_bytes)
     local before = redis.call('HGET', sizes, name)
-    local old_bytes, owner = string.match(before or '0 ' .. tenant, '^(%d+) (.*)$')
+    local old_bytes, owner = string.match(before or '', '^(%d+) (.*)$')
+    if not owner then old_bytes, owner = 0, tenant end
     if size_bytes > 0 then
         redis.call('HSET', sizes, name, string.format('%d', size_bytes) .. ' ' .. owner)
     else redis.call('HDEL', sizes, name) end
@@ -18,5 +24,5 @@ local function resize(sizes, sums, name, tenant, size_bytes)
 end
 local function bytes_of(sums, tenant)
     local own, all = unpack(redis.call('HMGET', sums, '=' .. tenant, 'all'))
-    return tonumber(own or 0), tonumber(all or 0)
+    return tonumber(own or 0) or 0, tonumber(all or 0) or 0
 end

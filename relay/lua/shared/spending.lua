@@ -12,7 +12,8 @@ local function add(spending, name, number, size, tokens, nano)
     local field = name .. number % size
     local text = redis.call('HGET', spending, field)
     local of, had_tokens, had_nano = string.match(text or '-1 0 0', '^(%S+) (%S+) (%S+)$')
-    of = tonumber(of)
+    of, had_tokens, had_nano = tonumber(of or -1) or -1, tonumber(had_tokens), tonumber(had_nano)
+    if not (had_tokens and had_nano) then of, had_tokens, had_nano = -1, 0, 0 end  -- damaged
     if of > number then return end
     if of < number then had_tokens, had_nano = 0, 0 end
     redis.call('HSET', spending, field, string.format('%d %.0f %.0f', number,
@@ -27,8 +28,8 @@ local function plan(spending, at, day, month, tokens, nano)
     for _, field in ipairs({'M' .. at, 'D' .. day, 'N' .. month}) do
         local had_tokens, had_nano =
             string.match(redis.call('HGET', spending, field) or '0 0', '^(%S+) (%S+)$')
-        local sum_tokens = math.max(0, had_tokens + tokens)
-        local sum_nano = math.max(0, had_nano + nano)
+        local sum_tokens = math.max(0, (tonumber(had_tokens or 0) or 0) + tokens)
+        local sum_nano = math.max(0, (tonumber(had_nano or 0) or 0) + nano)
         if sum_tokens == 0 and sum_nano == 0 then redis.call('HDEL', spending, field)
         else redis.call('HSET', spending, field, string.format('%.0f %.0f', sum_tokens, sum_nano)) end
     end
@@ -38,7 +39,11 @@ local function settle_job(spending, reserved, job, tokens, nano, day, month)
     if not held then return count(spending, slice, day, month, tokens, nano) end
     redis.call('HDEL', reserved, job)
     local at, its_day, its_month, its_tokens, its_nano =
-        string.match(held, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
+        string.match(held, '^(%+?%d+) (%d+) (%d+) (%d+) (%d+)$')
+    if not at then  -- damaged: what was reserved is not known
+        if day then count(spending, slice, day, month, tokens, nano) end
+        return
+    end
     local later = string.match(at, '^%+(%d+)$')
     if not later then
         return count(spending, tonumber(at), tonumber(its_day), tonumber(its_month),

@@ -4,9 +4,11 @@
 -- include shared/ended.lua
 local function live_turns(turns, record_of, most)
     local live = {}
-    for _, id in ipairs(redis.call('LRANGE', turns, 0, -1)) do
-        local status = redis.call('HGET', record_of(id), 'status')
-        if not status or ended[status] then redis.call('LREM', turns, 1, id)
+    local ids = redis.pcall('LRANGE', turns, 0, -1)
+    if ids.err then return live end  -- damaged: the jobs of other conversations are claimed
+    for _, id in ipairs(ids) do
+        local status = redis.pcall('HGET', record_of(id), 'status')
+        if type(status) ~= 'string' or ended[status] then redis.call('LREM', turns, 1, id)
         else
             live[#live + 1] = id
             if #live >= most then return live end

@@ -7,7 +7,7 @@ local function obstacle(queue, waiting, tenant, most, most_of_tenant)
     if redis.call('XLEN', queue) >= tonumber(most) then
         return 'the queue of its receiver was full: ' .. most .. ' deliveries waited'
     end
-    if tonumber(redis.call('HGET', waiting, tenant) or 0) >= tonumber(most_of_tenant) then
+    if (tonumber(redis.call('HGET', waiting, tenant) or 0) or 0) >= tonumber(most_of_tenant) then
         return 'the queues of its tenant were full: ' .. most_of_tenant .. ' deliveries waited'
     end
     return ''
@@ -19,17 +19,22 @@ local function schedule(due, in_lane, lane, name, at)
     if first[1] then redis.call('ZADD', due, first[2], lane)
     else redis.call('ZREM', due, lane) end
 end
+-- What is no number was not written by the fleet: it counts anew.
+local function count(waiting, tenant, by)
+    local now_waiting = redis.pcall('HINCRBY', waiting, tenant, by)
+    if type(now_waiting) == 'number' then return now_waiting end
+    redis.call('HDEL', waiting, tenant)
+    return redis.call('HINCRBY', waiting, tenant, math.max(0, by))
+end
 local function push(queue, in_lane, due, waiting, lane, name, tenant, delivery)
     if redis.call('XLEN', queue) == 0 then
         schedule(due, in_lane, lane, name, exact(now))
     end
     redis.call('XADD', queue, '*', 'd', delivery)
-    redis.call('HINCRBY', waiting, tenant, 1)
+    count(waiting, tenant, 1)
 end
-local function leave(queue, waiting, tenant, count)
-    if redis.call('HINCRBY', waiting, tenant, -count) <= 0 then
-        redis.call('HDEL', waiting, tenant)
-    end
+local function leave(queue, waiting, tenant, left)
+    if count(waiting, tenant, -left) <= 0 then redis.call('HDEL', waiting, tenant) end
     if redis.call('XLEN', queue) == 0 then redis.call('DEL', queue) end
 end
 local function keep(deliveries, delivery, state, tries, status, error, most, ttl_s)

@@ -22,9 +22,10 @@ end
 -- Returns the tokens and nano of a slice, day or month, used and reserved.
 local function amounts(counted, planned, number)
     local of, had_tokens, had_nano = string.match(counted or '-1 0 0', '^(%S+) (%S+) (%S+)$')
-    if tonumber(of) ~= number then had_tokens, had_nano = 0, 0 end
+    if tonumber(of or -1) ~= number then had_tokens, had_nano = 0, 0 end
     local later_tokens, later_nano = string.match(planned or '0 0', '^(%S+) (%S+)$')
-    return had_tokens + later_tokens, had_nano + later_nano
+    local function number_of(each) return tonumber(each or 0) or 0 end
+    return number_of(had_tokens) + number_of(later_tokens), number_of(had_nano) + number_of(later_nano)
 end
 local minute = tonumber(ARGV[10])
 if minute then

@@ -18,7 +18,7 @@ local function sum(kept, added)
     for number in string.gmatch(kept or '', '%S+') do numbers[#numbers + 1] = number end
     for number in string.gmatch(added, '%S+') do
         at = at + 1
-        total[at] = string.format('%.0f', number + (numbers[at] or 0))
+        total[at] = string.format('%.0f', number + (tonumber(numbers[at]) or 0))
     end
     return table.concat(total, ' ')
 end

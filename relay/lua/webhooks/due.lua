@@ -10,8 +10,9 @@ local at = exact(now)
 local later = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. at, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 local found = {later[2] and exact(later[2] - now) or ''}
 for _, lane in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', at, 'LIMIT', 0, ARGV[2])) do
+    -- A damaged lane keeps nobody else's waiting.
     local receivers =
-        redis.call('ZRANGEBYSCORE', in_lane(lane), '-inf', at, 'LIMIT', 0, ARGV[3])
-    found[#found + 1] = {lane, receivers}
+        redis.pcall('ZRANGEBYSCORE', in_lane(lane), '-inf', at, 'LIMIT', 0, ARGV[3])
+    if not receivers.err then found[#found + 1] = {lane, receivers} end
 end
 return found

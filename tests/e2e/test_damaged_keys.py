@@ -1,0 +1,339 @@
+"""Whatever stands at a key of ARCHITECTURE's table, no surface fails and no process ends.
+
+One fleet of two tenants. Each key family is damaged in turn: by a key of another type, then by
+garbage within a key of the right type. It is mended before the next one.
+
+Subjects: contract/redis_keys.py, relay/connection.py.
+"""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import httpx
+import pytest
+from redis import Redis
+from support.batches import echo, jsonl
+from support.keys import Keyed, keyed
+from support.processes import WorkerProcess, worker
+from support.redis_server import RedisServer
+
+from contract import redis_keys
+
+QUICK: Final = {
+    "FLEET_LEASE_S": "3", "FLEET_RENEW_S": "0.2", "FLEET_REAP_S": "0.2", "FLEET_WATCHDOG_S": "8",
+    "FLEET_COMPACT_AFTER_S": "0.2", "FLEET_REPORT_S": "0.3",
+    "LLM_SCRIPTED": "scripted://?slots=16",
+}  # fmt: skip
+WORDS: Final = [{"role": "user", "content": "tell"}]
+CHAT: Final = {"model": "scripted-story:chunks=2", "backend": "scripted", "messages": WORDS}
+ENDLESS: Final = CHAT | {"model": "scripted-story:chunks=99999,rate=5"}
+GARBAGE: Final = (b"\xff\xfe{garbage", b'{"a": [', b"", b"no-id")
+SURFACES: Final = (
+    "/readyz", "/healthz", "/metrics", "/metrics/targets", "/api/v1/jobs",
+    "/api/v1/jobs?status=running", "/api/v1/jobs/scheduled", "/api/v1/dead", "/api/v1/dead/groups",
+    "/api/v1/dead/messages", "/api/v1/usage", "/api/v1/usage?group_by=model",
+    "/api/v1/usage/limits", "/api/v1/caller", "/api/v1/webhooks", "/api/v1/backends",
+    "/api/v1/models", "/api/v1/workers", "/api/v1/aliases", "/api/v1/queues", "/api/v1/scale",
+    "/api/v1/overview", "/api/v1/audit", "/api/v1/audit?refused=true", "/api/v1/keys",
+    "/api/v1/limits", "/api/tags", "/api/ps", "/v1/models", "/v1/files", "/v1/batches",
+    "/v1/messages/batches",
+)  # fmt: skip
+
+OF_A_TENANT: Final = (
+    "/api/v1/jobs", "/api/v1/jobs/scheduled", "/api/v1/dead", "/api/v1/usage",
+    "/api/v1/usage/limits", "/api/v1/webhooks", "/v1/files", "/v1/batches",
+)  # fmt: skip
+QUIET: Final = frozenset(
+    {
+        "fleet:j:<job_id>:log", "fleet:j:<job_id>:children", "fleet:j:<job_id>:audience",
+        "fleet:q:<queue>:line:<model>", "fleet:q:<queue>:idle", "fleet:q:<queue>:paused",
+        "fleet:q:<queue>:homes:used", "fleet:q:<queue>:single:<tenant>:<model>",
+        "fleet:conversation:<conversation>", "fleet:idempotency:<tenant>:<digest>",
+        "fleet:q:<queue>:drained:<minute>", "fleet:stored:sizes", "fleet:outbox",
+        "fleet:t:<tenant>:webhook:secrets",
+        "fleet:webhook:<webhook>:deliveries",
+        "fleet:webhooks:due", "fleet:webhooks:waiting", "fleet:backend:<backend>:known",
+        "fleet:worker:<worker>:report", "fleet:residence:<backend>:<model>",
+        "fleet:vector:<backend>:<digest>", "fleet:batch:<batch_id>:rows",
+        "fleet:batch:<batch_id>:parts", "fleet:t:<tenant>:batches:live",
+    }
+)  # fmt: skip
+"""Keys that nothing may read within the second in which they are damaged here, so that nothing
+names them."""
+UNAVAILABLE: Final = (503, 529)
+"""529 is Anthropic's 503."""
+OF_ONE_TENANT: Final = frozenset(
+    {"job_id", "tenant", "digest", "conversation", "receiver", "webhook", "batch_id", "file_id"}
+)  # fmt: skip
+"""What is in the names of keys that no other tenant's job needs."""
+
+
+class Family(NamedTuple):
+    """A row of the table of keys."""
+
+    key: str
+    """As in `fleet:j:<job_id>:record`."""
+    type: str
+
+    @property
+    def pattern(self) -> str:
+        """For KEYS."""
+        return re.sub(r"<[^>]*>", "*", self.key)
+
+    @property
+    def is_of_one_tenant(self) -> bool:
+        return not OF_ONE_TENANT.isdisjoint(re.findall(r"<([^>]*)>", self.key))
+
+
+def families() -> Iterator[Family]:
+    """Of the document, so that a new one is damaged, too."""
+    text = Path("ARCHITECTURE.md").read_text()
+    table = text.partition("## Redis keys")[2].partition("\n## ")[0]
+    for line in table.splitlines():
+        if line.startswith("| `"):
+            _, names, type_, *_ = line.split("|")
+            for key in re.findall(r"`([^`]+)`", names):
+                yield Family(key, type_.strip().removesuffix(", channel"))
+
+
+FAMILIES: Final = tuple(each for each in families() if each.type)
+
+
+class Damaged:
+    """The fleet, what is in its Redis, and what its processes log."""
+
+    def __init__(self, shim: Keyed, one: WorkerProcess, redis: Redis, lines: list[str]) -> None:
+        self.shim, self.worker, self.redis, self._lines = shim, one, redis, lines
+        self.red_key, self.blue_key = (shim.issue(name)["key"] for name in ("red", "blue"))
+        self.names: dict[str, str] = {}
+
+    @property
+    def log(self) -> str:
+        return self.worker.text() + "\n".join(self._lines)
+
+    def client(self, key: str) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self.shim.url, headers={"authorization": f"Bearer {key}"}, timeout=15
+        )
+
+    def keys(self, family: Family) -> list[str]:
+        """Those of the tenant red and of all, by example if there are none."""
+        found = sorted(key.decode() for key in self.redis.keys(family.pattern))
+        mine = [
+            key for key in found
+            if "blue" not in key and key.count(":") == family.key.count(":")
+        ]  # fmt: skip
+        return mine[-3:] or [re.sub(r"<([^>]*)>", lambda m: self.names[m[1]], family.key)]
+
+    @contextmanager
+    def mended(self, keys: list[str]) -> Iterator[None]:
+        kept = [(key, self.redis.dump(key), max(0, self.redis.pttl(key))) for key in keys]
+        try:
+            yield
+        finally:
+            for key, text, ttl_ms in kept:
+                self.redis.delete(key)
+                if text is not None:
+                    self.redis.restore(key, ttl_ms, text)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Damaged]:
+    folder, lines = tmp_path_factory.mktemp("damaged"), list[str]()
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    settings = {
+        "data_dir": folder / "data", "reap_s": 0.2, "renew_s": 0.2, "lease_s": 3, "report_s": 0.3,
+        "private_webhooks": True, "tenant_tokens_day": 10**9,
+    }  # fmt: skip
+    with ExitStack() as stack:
+        server = RedisServer(folder)
+        stack.callback(server.stop)
+        redis = stack.enter_context(Redis(port=server.port))
+        logging.getLogger().addHandler(handler)
+        stack.callback(logging.getLogger().removeHandler, handler)
+        shim = stack.enter_context(keyed(server.url, **settings))
+        one = stack.enter_context(worker(server.url, folder, **QUICK))
+        at = Damaged(shim, one, redis, lines)
+        asyncio.run(_lived_in(at))
+        yield at
+
+
+async def _lived_in(at: Damaged) -> None:
+    """Do what leaves keys of most families behind."""
+    async with at.client(at.shim.key) as boss, at.client(at.red_key) as red:
+        async with asyncio.timeout(60):
+            while not any(
+                each["healthy"] for each in (await boss.get("/api/v1/backends")).json()["backends"]
+            ):
+                assert at.worker.popen.poll() is None, at.worker.text()
+                await asyncio.sleep(0.1)
+
+        async def job(kind: str = "chat", **fields: Any) -> str:
+            body = (CHAT if kind == "chat" else {"backend": "scripted"}) | fields
+            answer = await red.post(f"/api/v1/jobs/{kind}", json=body)
+            assert answer.is_success, answer.text
+            return str(answer.json()["id"])
+
+        alias = {"model": "scripted-echo", "backend": "scripted", "fallbacks": [CHAT["model"]]}
+        (await boss.put("/api/v1/aliases/quick", json=alias)).raise_for_status()
+        hook = await red.post("/api/v1/webhooks", json={"url": "http://127.0.0.1:9/"})
+        hook.raise_for_status()
+        await red.get("/api/v1/keys")
+        ended = [await job(), await job("embed", model="scripted-embed", input=["a"])]
+        running = await job(**ENDLESS)
+        await job(model="quick")
+        await job(on_disconnect="cancel", not_before=time.time() + 86400)
+        await job(after=[running])
+        await job(conversation="c", conversation_policy="queue", **ENDLESS)
+        await job(conversation="c", conversation_policy="queue")
+        pull = {"backend": "scripted", "model": "scripted-story"}
+        (await boss.post("/api/v1/jobs/pull", json=pull)).raise_for_status()
+        await job(model="scripted-story:fail=error", max_attempts=1)
+        await red.post("/api/v1/jobs/chat", json=CHAT, headers={"Idempotency-Key": "k"})
+        form = {"file": ("in.jsonl", jsonl(echo(n, ENDLESS["model"]) for n in range(3)))}
+        file = await red.post("/v1/files", data={"purpose": "batch"}, files=form)
+        batch = await red.post(
+            "/v1/batches",
+            json={
+                "input_file_id": file.json()["id"], "endpoint": "/v1/chat/completions",
+                "completion_window": "24h",
+            },
+        )  # fmt: skip
+        at.redis.rpush("scripted.chat", "garbage")
+        at.names = {
+            "job_id": running, "tenant": "red", "queue": "scripted.chat", "backend": "scripted",
+            "kind": "chat", "model": str(CHAT["model"]), "worker": at.worker.name, "minute": "1",
+            "day": "2026-01-01", "digest": "0" * 64, "process": "x", "conversation": "0" * 32,
+            "receiver": f"red/{hook.json()['id']}", "webhook": f"red/{hook.json()['id']}",
+            "lane": "red/webhooks", "batch_id": batch.json()["id"], "file_id": file.json()["id"],
+        }  # fmt: skip
+        for each in ended:
+            await red.get(f"/api/v1/jobs/{each}?wait_s=10")
+
+
+def _give_another_type(redis: Redis, key: str, type_: str) -> None:
+    redis.delete(key)
+    if type_ in ("hash", "bitmap"):
+        redis.rpush(key, "x")
+    else:
+        redis.hset(key, "x", "y")
+
+
+def _spoil_hash(redis: Redis, key: str) -> None:
+    # Keys that are all damaged let nobody in, which is right.
+    own = [] if key == redis_keys.KEYS else redis.hkeys(key)
+    fields = [*own, *GARBAGE]
+    redis.hset(key, mapping={each: GARBAGE[at % len(GARBAGE)] for at, each in enumerate(fields)})
+
+
+def _spoil_stream(redis: Redis, key: str) -> None:
+    names = {name for _, fields in redis.xrange(key, count=1) for name in fields} or {b"x"}
+    for each in GARBAGE:
+        redis.xadd(key, dict.fromkeys(names, each))
+    redis.xadd(key, {b"\xff": b"\xff"})
+
+
+def _publish(redis: Redis, channel: str) -> None:
+    for each in GARBAGE:
+        redis.publish(channel, each)
+
+
+SPOIL: Final[dict[str, Callable[[Redis, str], Any]]] = {
+    "hash": _spoil_hash,
+    "sorted set": lambda redis, key: redis.zadd(key, dict.fromkeys(GARBAGE, 1)),
+    "set": lambda redis, key: redis.sadd(key, *GARBAGE),
+    "list": lambda redis, key: redis.lpush(key, *GARBAGE),
+    "stream": _spoil_stream,
+    "channel": _publish,
+    "string": lambda redis, key: redis.set(key, GARBAGE[len(key) % 3], keepttl=True),
+    "counter": lambda redis, key: redis.set(key, GARBAGE[0], keepttl=True),
+    "bitmap": lambda redis, key: redis.set(key, GARBAGE[0], keepttl=True),
+}
+
+
+async def _failing_surfaces(at: Damaged) -> list[str]:
+    async with at.client(at.shim.key) as boss, at.client(at.red_key) as red:
+        asked = [(boss, path) for path in SURFACES] + [(red, path) for path in OF_A_TENANT]
+        answers = await asyncio.gather(*(who.get(path) for who, path in asked))
+        return [
+            f"{answer.status_code} {path} {answer.text[:150]}"
+            for (_, path), answer in zip(asked, answers, strict=True)
+            if answer.status_code >= 500 and answer.status_code not in UNAVAILABLE
+        ]
+
+
+async def _job_of_blue(at: Damaged) -> str:
+    """How a job of the other tenant ends."""
+    async with at.client(at.blue_key) as blue:
+        try:
+            answer = await blue.post("/v1/chat/completions", json=CHAT, timeout=10)
+        except httpx.HTTPError as error:
+            return repr(error)
+        return "done" if answer.status_code == 200 else f"{answer.status_code} {answer.text[:300]}"
+
+
+async def _until_named(at: Damaged, keys: list[str]) -> None:
+    """Wait until the log names one of these keys."""
+    async with asyncio.timeout(15):
+        while not any(key in at.log for key in keys):
+            await asyncio.sleep(0.1)
+
+
+def _together() -> dict[str, tuple[Family, ...]]:
+    """Families that are given another type together: what is one tenant's; else each alone."""
+    alone = [each for each in FAMILIES if each.type != "channel" and not each.is_of_one_tenant]
+    own = tuple(each for each in FAMILIES if each.type != "channel" and each.is_of_one_tenant)
+    return {"one tenant's": own, **{each.key: (each,) for each in alone}}
+
+
+TOGETHER: Final = _together()
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+async def test_keys_of_another_type_fail_no_surface_and_no_process(
+    fleet: Damaged, name: str
+) -> None:
+    keys = {family: fleet.keys(family) for family in TOGETHER[name]}
+    blues = ""
+    with fleet.mended([key for each in keys.values() for key in each]):
+        for family, its in keys.items():
+            for key in its:
+                _give_another_type(fleet.redis, key, family.type)
+        await asyncio.sleep(0.3)
+        failing = await _failing_surfaces(fleet)
+        if all(family.is_of_one_tenant for family in keys):
+            blues = await _job_of_blue(fleet)
+        if len(keys) == 1 and name not in QUIET:
+            await _until_named(fleet, [key for each in keys.values() for key in each])
+    blues = blues or await _job_of_blue(fleet)
+
+    assert failing == []
+    assert blues == "done"
+    assert fleet.worker.popen.poll() is None, fleet.worker.text()[-2000:]
+
+
+GARBAGE_IN: Final = tuple(each for each in FAMILIES if each.type in ("hash", "stream", "string"))
+"""What is a record, or an entry; of other garbage there is tests/relay/test_damaged_indexes.py."""
+
+
+@pytest.mark.parametrize("family", GARBAGE_IN, ids=lambda each: each.key)
+async def test_garbage_in_a_key_fails_no_surface_and_no_process(
+    fleet: Damaged, family: Family
+) -> None:
+    keys = fleet.keys(family)
+    with fleet.mended(keys):
+        for key in keys:
+            SPOIL[family.type](fleet.redis, key)
+        failing = await _failing_surfaces(fleet)
+        blues = await _job_of_blue(fleet)
+
+    assert failing == []
+    assert blues == "done"
+    assert fleet.worker.popen.poll() is None, fleet.worker.text()[-2000:]

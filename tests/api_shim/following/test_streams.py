@@ -355,8 +355,12 @@ async def test_a_client_that_comes_back_with_any_cursor_reads_the_rest_on_anothe
         first = await client.ended()
         for number, cursor in enumerate(first.cursors, start=1):
             rest = await resume(surface, other, client.job, cursor).ended()
+            left = first.cursors[number:]
+            if surface.name == "openai-responses":
+                # Its clients fail at a stream without a last event: they get that one again.
+                left = left or first.cursors[-1:]
 
-            assert rest.cursors == first.cursors[number:]
+            assert rest.cursors == left
             assert first.text.endswith(rest.text)
             assert rest.end == ("done" if rest.cursors else None)
 

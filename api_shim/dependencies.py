@@ -5,9 +5,10 @@ following, http) receive the services they need, and import nothing from here.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Final, NamedTuple, Self
 
 from fastapi import Depends, Query, Request
 from starlette.requests import HTTPConnection
@@ -30,6 +31,7 @@ from api_shim.submission.alias_cache import AliasCache
 from api_shim.submission.alias_targets import pools_with_aliases
 from api_shim.submission.roster_cache import Pool, RosterCache
 from api_shim.submission.submission import Submission, SubmissionServices
+from contract.errors import RelayUnavailable
 from contract.tenants import Tenant
 from relay.access.audit_log import AuditLog
 from relay.aliases.alias_store import AliasStore
@@ -55,6 +57,10 @@ from relay.webhooks.delivery_queue import DeliveryQueue, QueueLimits
 from relay.webhooks.webhook_store import WebhookStore
 from telemetry.process_metrics import ProcessMetrics, single
 from telemetry.tracing import Tracing
+
+_log = logging.getLogger(__name__)
+_AGAIN_S: Final = 1.0
+"""Before a loop that broke is started again."""
 
 
 class ShimTelemetry(NamedTuple):
@@ -160,15 +166,20 @@ async def open_dependencies(
         counted.series.read("open_streams", lambda: single(open_calls.followed))
         tasks = [
             group.create_task(reader.listen()),
-            group.create_task(dependencies.followers.keep_leases()),
-            group.create_task(dependencies.authenticator.watch()),
-            group.create_task(dependencies.authenticator.watch_issuer()),
-            group.create_task(dependencies.aliases.watch()),
-            group.create_task(dependencies.webhooks.watch()),
-            group.create_task(stand_in.run()),
-            group.create_task(windows.apply()),
-            group.create_task(metrics.totals.run()),
-            group.create_task(counted.watch_loop()),
+            *(
+                group.create_task(_kept(run))
+                for run in (
+                    dependencies.followers.keep_leases,
+                    dependencies.authenticator.watch,
+                    dependencies.authenticator.watch_issuer,
+                    dependencies.aliases.watch,
+                    dependencies.webhooks.watch,
+                    stand_in.run,
+                    windows.apply,
+                    metrics.totals.run,
+                    counted.watch_loop,
+                )
+            ),
         ]
         try:
             yield dependencies
@@ -178,6 +189,19 @@ async def open_dependencies(
                 task.cancel()
             await metrics.totals.finish()
             await tracing.aclose()
+
+
+async def _kept(run: Callable[[], Awaitable[None]]) -> None:
+    """Run a loop of the shim, and again after what it could not read has ended it.
+
+    Otherwise one damaged value would end every task of a process that goes on listening.
+    """
+    while True:
+        try:
+            return await run()
+        except (RelayUnavailable, ValueError, LookupError, TypeError):
+            _log.exception("%s broke, and is started again", getattr(run, "__qualname__", "a loop"))
+            await asyncio.sleep(_AGAIN_S)
 
 
 async def _injected(connection: HTTPConnection) -> Dependencies:

@@ -17,7 +17,8 @@ from contract.requests import Request
 
 LATEST: Final = ":latest"
 _PATH: Final = re.compile(
-    r"(?:[A-Za-z]:[\\/]|\\\\|[/~]|\.{1,2}[\\/]).*|.*[\\/].*\.gguf", re.IGNORECASE | re.DOTALL
+    r"(?:[A-Za-z]:[\\/]|\\\\|[/~]|\.{1,2}[\\/]).*|[^\\/]*+[\\/].*\.gguf",
+    re.IGNORECASE | re.DOTALL,
 )
 """Absolute on any system, or relative to a folder; `owner/model` is no path."""
 _SEPARATORS: Final = re.compile(r"[\\/]+")

@@ -12,6 +12,7 @@ redirect is followed, no proxy of the environment used, and no cookie kept.
 
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -35,6 +36,8 @@ _HOLD_IPV4: Final = tuple(
 compatible, mapped (RFC 4291), translated (RFC 7915) and NAT64 (RFC 6052)."""
 _FAILURES: Final = (aiohttp.ClientError, OSError, UnicodeError)
 """What a request fails with; a name that IDNA does not allow is a UnicodeError."""
+_NUMERIC: Final = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+))*\.?", re.IGNORECASE)
+"""What the C library reads as an IPv4 address: no name ends in a number (RFC 3696, 2)."""
 _LONGEST: Final = 8192
 """Characters of an address."""
 
@@ -92,7 +95,9 @@ def _is_refused_literal(host: str) -> bool:
     try:
         return not is_public(host)
     except ValueError:
-        return False  # a name: the resolver judges its addresses
+        # A name, whose addresses the resolver judges; but what looks like an IPv4 address (127.1,
+        # 2130706433) might be connected to without being resolved.
+        return _NUMERIC.fullmatch(host) is not None
 
 
 class _PublicResolver(AbstractResolver):

@@ -124,7 +124,9 @@ def _place(names: Sequence[str], name: str, field: str) -> int:
 
 
 @router.get("/models/{model:path}")
-async def model(model: Annotated[str, Path()], dependencies: Injected, caller: Caller) -> Response:
+async def model(
+    model: Annotated[str, Path(max_length=256)], dependencies: Injected, caller: Caller
+) -> Response:
     """Get one model."""
     roster = await dependencies.roster.read()
     backends = dependencies.listed(caller, model)

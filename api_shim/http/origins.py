@@ -3,8 +3,8 @@
 A browser lets a page read the response of another origin only if that response names the page's
 origin (CORS), and asks first, by a preflight request, before it sends JSON or a header of ours. It
 does not ask before it sends a form, a POST without a body, or opens a WebSocket, nor before a page
-loads something as a picture or a script. Those are refused here, because a page must not use the
-shim on its visitor's machine.
+loads something as a picture or a script. What has no API key is refused here on every method,
+because a page must not use the shim on its visitor's machine.
 
 A page whose own name resolves to the shim's address (DNS rebinding) is of the shim's origin to a
 browser. Only the name in the Host header tells: `Hosts` says which ones are a shim's.
@@ -66,14 +66,17 @@ class Origins:
         return self._allows_any or bool(self._pattern and re.fullmatch(self._pattern, origin))
 
     def check(self, connection: HTTPConnection) -> None:
-        """Check what a browser sends without a preflight request; raises Refusal."""
+        """Check what a page may have sent without an API key; raises Refusal.
+
+        A browser asks first before it sends a header with a key, so that such a call was allowed.
+        """
         origin = connection.headers.get("origin")
         if origin is None:
             if _is_embedded_elsewhere(connection) and not self._allows_any:
                 raise _refused("another site")
             return
         is_own = origin.partition("://")[2] == connection.headers.get("host")
-        if _is_sent_unasked(connection) and not is_own and not self.allow(origin):
+        if not (is_own or _has_key(connection) or self.allow(origin)):
             raise _refused(origin[:200])
 
 
@@ -172,11 +175,8 @@ def _is_embedded_elsewhere(connection: HTTPConnection) -> bool:
     return headers.get("sec-fetch-site") == "cross-site" and not is_link
 
 
-def _is_sent_unasked(connection: HTTPConnection) -> bool:
-    """Whether a browser sends this to another origin without a preflight request."""
-    if connection.scope["type"] == "websocket":
-        return True
+def _has_key(connection: HTTPConnection) -> bool:
+    """Whether a request has a header that a browser does not send to another origin unasked."""
     headers = connection.headers
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    asks = media_type == "application/json" or "authorization" in headers or "x-api-key" in headers
-    return connection.scope["method"] == "POST" and not asks
+    is_socket = connection.scope["type"] == "websocket"
+    return not is_socket and ("authorization" in headers or "x-api-key" in headers)

@@ -4,6 +4,7 @@ Unknown fields are accepted, as Ollama does, and reported; invalid values are re
 names of the fields. Source: ollama/ollama `api/types.go` (Options, ThinkValue).
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
@@ -158,7 +159,10 @@ def response_format_of(value: str | Mapping[str, Any] | None) -> ResponseFormat:
     return SchemaFormat(schema_=dict(value))
 
 
-_PART: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_NUMBER: Final = r"([0-9]++\.?[0-9]*+|\.[0-9]++)"
+"""Its digits are not tried in other ways: that would take the square of their number."""
+_PLAIN: Final = re.compile(_NUMBER)
+_PART: Final = re.compile(_NUMBER + "(ns|us|µs|μs|ms|s|m|h)")
 _SECONDS: Final = {
     "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0,
 }  # fmt: skip
@@ -179,14 +183,12 @@ def keep_alive_s(value: float | str | None) -> float | None:
 def _parsed(text: str) -> float:
     """Seconds of a duration such as `1h30m`; a number without a unit is seconds."""
     sign, digits = (-1.0, text[1:]) if text.startswith("-") else (1.0, text.removeprefix("+"))
-    if re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", digits):
-        return sign * float(digits)
     seconds, end = 0.0, 0
-    for part in _PART.finditer(digits):
-        if part.start() != end:
-            break
+    if _PLAIN.fullmatch(digits):
+        seconds, end = float(digits), len(digits)
+    while part := _PART.match(digits, end):
         seconds, end = seconds + float(part[1]) * _SECONDS[part[2]], part.end()
-    if end != len(digits) or not digits:
+    if end != len(digits) or not digits or math.isinf(seconds):
         raise InvalidRequest(
             'keep_alive: must be a number of seconds or a duration like "5m" or "1h30m"; '
             "-1 keeps the model for ever, 0 unloads it at once"

@@ -57,10 +57,10 @@ async def models(dependencies: Injected, caller: Caller) -> Response:
     "/models/{model:path}",
     operation_id="openai_get_model",
     response_model=OpenAIModel,
-    responses=faults(404, 503),
+    responses=faults(400, 404, 503),
 )
 async def model(
-    model: Annotated[str, Path(description="Its name, slashes and all.")],
+    model: Annotated[str, Path(description="Its name, slashes and all.", max_length=256)],
     dependencies: Injected,
     caller: Caller,
 ) -> Response:

@@ -149,7 +149,7 @@ class FleetReader:
             eta_s=round(counts.depth / rate, 1) if rate and not counts.why else None,
             paused=pause_in(counts.why),
             windows=schedule_in(counts.schedule).windows,
-            ended=tuple(int(count or 0) for count in reversed(counts.ended)),
+            ended=tuple(int(n) if n and n.isdigit() else 0 for n in reversed(counts.ended)),
             tenants=_visible(counts.tenants, tenant),
         )
 

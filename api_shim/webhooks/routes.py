@@ -32,6 +32,7 @@ from contract.webhooks.webhook_models import (
     WebhookReplay,
     WebhookView,
 )
+from outbound.public_web import AddressRefused, allowed_address
 from relay.webhooks.receivers import Receiver, StoredDelivery
 
 router = APIRouter(prefix="/api/v1/webhooks", tags=["webhooks"], route_class=JsonRoute)
@@ -70,6 +71,7 @@ async def create(
 
     Other shims know it within two seconds; jobs that are enqueued later are announced there.
     """
+    _judge(new.url, dependencies)
     webhook, secret = await dependencies.webhooks.create(caller.name, new)
     note_subject(connection.scope, webhook.id)
     return _issued(IssuedWebhook(**webhook.model_dump(), secret=secret), 201)
@@ -111,6 +113,8 @@ async def change(
     """
     if id == CALLBACKS:
         raise InvalidRequest("callbacks: requests name their addresses; there is nothing to change")
+    if wanted.url is not None:
+        _judge(wanted.url, dependencies)
     fields = wanted.model_dump(exclude_none=True, exclude={"enabled"})
     if wanted.enabled is not None:
         fields |= {"disabled_at": None, "disabled_reason": ""}
@@ -286,6 +290,17 @@ async def _view(webhook: Webhook, dependencies: Dependencies) -> WebhookView:
 
 def _receiver(webhook: Webhook) -> Receiver:
     return Receiver(webhook.tenant, webhook.id, webhook.id)
+
+
+def _judge(url: str, dependencies: Dependencies) -> None:
+    """Refuse an address to which nothing will be posted; a name is judged when it is resolved."""
+    try:
+        allowed_address(url, private=dependencies.settings.private_webhooks)
+    except AddressRefused as error:
+        raise InvalidRequest(
+            f"url: {error}; receivers have addresses of the open internet, unless an operator sets "
+            "FLEET_PRIVATE_WEBHOOKS=true"
+        ) from None
 
 
 def _issued(webhook: IssuedWebhook, status: Literal[200, 201]) -> Response:

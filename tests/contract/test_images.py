@@ -1,6 +1,7 @@
 """Which texts are accepted as an image."""
 
 import base64
+import time
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -98,3 +99,22 @@ def test_the_type_of_an_image_is_that_of_its_bytes(data: bytes, mime: str) -> No
 
     for label in ("image/png", "image/x", "application/octet-stream", ""):
         assert normalized(f"data:{label};base64,{plain}") == f"data:image/{mime};base64,{plain}"
+
+
+def test_spaces_before_a_wrong_sign_take_no_time() -> None:
+    began_at = time.perf_counter()
+    with pytest.raises(ValueError, match="neither base64"):
+        normalized("iVBORw0KGgo" + " " * 3000 + "!")
+
+    assert time.perf_counter() - began_at < 1  # the cube of the spaces took a minute
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (" iVBO Rw0K\nGgo = ", "iVBORw0KGgo="),
+        ("iVBORw0KGgoAAA= = ", "iVBORw0KGgoAAA=="),
+    ],
+)
+def test_spaces_are_left_out_wherever_they_are(given: str, told: str) -> None:
+    assert normalized(given) == told

@@ -1,10 +1,11 @@
 """Which names mean the same model."""
 
+import time
 from pathlib import Path
 
 import pytest
 
-from contract.model_names import close, find, is_same, spellings, untagged
+from contract.model_names import close, find, is_path, is_same, spellings, untagged
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGES = ("contract", "outbound", "telemetry", "relay", "workers", "api_shim", "fleet")
@@ -62,3 +63,11 @@ def test_the_latest_rule_is_in_one_file() -> None:
     ]
 
     assert holders == ["contract/model_names.py"]
+
+
+def test_many_slashes_take_no_time() -> None:
+    began_at = time.perf_counter()
+
+    assert not is_path("a" + "/" * 200_000)
+    assert is_path("a" + "/" * 200_000 + "b.GGUF")
+    assert time.perf_counter() - began_at < 1  # the square of the slashes took ten seconds

@@ -128,6 +128,10 @@ async def test_half_an_answer_is_unreachable_in_plain_words(answer: bytes, words
         ("http://me:secret@example.com/", "a user or a password"),
         ("http://example.com/" + "x" * 9000, "is not a URL"),
         ("https://10.0.0.1/x", "10.0.0.1 is not a public address"),
+        ("https://127.1/x", "127.1 is not a public address"),
+        ("https://2130706433/x", "2130706433 is not a public address"),
+        ("https://0x7f.1/x", "0x7f.1 is not a public address"),
+        ("https://0177.0.0.1./x", "0177.0.0.1. is not a public address"),
     ],
 )
 def test_an_address_is_refused_without_repeating_it(address: str, reason: str) -> None:

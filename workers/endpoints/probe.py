@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from contract.errors import (
@@ -23,6 +24,10 @@ CHECK_S: Final = 5.0
 workers/backends/http/client.py), so that a server which accepts and never answers is found here."""
 MODELS_S: Final = 8.0
 """Seconds for models and slots once the server has answered: a long list is no outage."""
+_LONGEST_NAME: Final = 256
+"""Characters of a model's name in a request (`ModelName` of contract/models.py)."""
+_MOST_MODELS: Final = 10_000
+"""Of one server; hosted ones list some hundreds."""
 
 
 async def probe(endpoint: Endpoint, config: BackendConfig) -> None:
@@ -71,10 +76,12 @@ async def _list(endpoint: Endpoint, config: BackendConfig) -> None:
 def declared(reports: Iterable[ModelReport], config: BackendConfig) -> tuple[ModelReport, ...]:
     """Return the server's reports with the configuration's facts over them.
 
-    Models that only the configuration names are appended. A declared trait is removed from what
-    the model lacks, and the other way round.
+    Names that no request can have are left out, and what is beyond _MOST_MODELS: the list is in
+    every report of the worker. Models that only the configuration names are appended. A declared
+    trait is removed from what the model lacks, and the other way round.
     """
-    listed = {report.name: report for report in reports}
+    usable = (report for report in reports if 0 < len(report.name) <= _LONGEST_NAME)
+    listed = {report.name: report for report in islice(usable, _MOST_MODELS)}
     hidden = {name: ModelReport(name=name) for name in config.models if find(listed, name) is None}
     return tuple(_merged(report, config.models) for report in (listed | hidden).values())
 

@@ -92,7 +92,7 @@ def test_without_the_setting_nothing_allows_any_page(shim: str) -> None:
     asked = preflight(shim, PAGE, "POST", "/v1/chat/completions")
     models = httpx.get(f"{shim}/v1/models", headers={"Origin": PAGE})
 
-    assert asked.status_code == 405
+    assert (asked.status_code, models.status_code) == (403, 403)
     assert "access-control-allow-origin" not in {**asked.headers, **models.headers}
 
 
@@ -132,6 +132,17 @@ def test_what_browsers_send_without_asking_is_refused_from_other_pages(
 
     assert (refused.status_code, "FLEET_ORIGINS" in refused.text) == (403, True)
     assert {post(PAGE).status_code, post(open_shim).status_code}.isdisjoint({403, 415})
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
+def test_another_page_may_not_call_any_method_without_a_key(open_shim: str, method: str) -> None:
+    def call(**headers: str) -> int:
+        url = f"{open_shim}/api/v1/aliases/a"
+        return httpx.request(method, url, headers=headers, json={"model": "m"}).status_code
+
+    assert call(origin=OTHER) == call(origin="null") == 403
+    own = {"origin": open_shim}
+    assert 403 not in {call(**own), call(origin=PAGE), call(origin=OTHER, authorization="Bearer a")}
 
 
 def test_a_form_with_a_key_was_asked_for_and_may_come_from_anywhere(open_shim: str) -> None:

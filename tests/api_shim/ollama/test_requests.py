@@ -3,6 +3,7 @@
 Subjects: api_shim/ollama/chat_request.py, api_shim/ollama/embed.py, api_shim/ollama/models.py.
 """
 
+import time
 from typing import Any
 
 import pytest
@@ -91,6 +92,15 @@ def test_a_model_is_kept_for_as_long_as_requested(asked: Any, seconds: float | N
 def test_no_duration_is_refused(asked: str) -> None:
     with pytest.raises(InvalidRequest, match=r"^keep_alive: "):
         chatting(keep_alive=asked)
+
+
+@pytest.mark.parametrize("asked", ["1" * 3000 + "x", "1s" * 3000 + "x", "9" * 400])
+def test_a_long_duration_is_refused_at_once(asked: str) -> None:
+    began_at = time.perf_counter()
+    with pytest.raises(InvalidRequest, match=r"^keep_alive"):
+        chatting(keep_alive=asked)
+
+    assert time.perf_counter() - began_at < 1  # the cube of the digits took a minute
 
 
 @pytest.mark.parametrize("make", [chatting, generating])

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from standardwebhooks import WebhookVerificationError
 from support.receiver import Receiver, receiver
 from support.redis_server import RedisServer
-from support.shim import CHAT, Stage, serving, stage
+from support.shim import CHAT, Stage, problem, serving, stage
 
 from api_shim.webhooks.posting import signed
 from contract.events import Delta, Done
@@ -214,31 +214,33 @@ async def test_a_stuck_receiver_holds_back_only_itself(
     assert len(stuck.received) == 1
 
 
-async def test_a_private_address_is_refused_at_each_delivery(
+async def test_a_private_address_is_refused_at_once_and_a_name_of_one_at_each_delivery(
     own_redis: RedisServer, hook: Receiver
 ) -> None:
     port = hook.url.rpartition(":")[2]
     with serving(own_redis.url, **(QUICK | {"private_webhooks": False}), webhook_tries=1) as shim:
-        literal = httpx.post(f"{shim}{PATH}", json={"url": hook.url}).json()
+        refused = httpx.post(f"{shim}{PATH}", json={"url": hook.url})
         named = httpx.post(f"{shim}{PATH}", json={"url": f"http://localhost:{port}"}).json()
         async with stage(shim, own_redis.url) as at:
             await at.announce()
             await enqueued(at)
             await at.relay.run(await at.relay.claim())
-            errors = []
             async with asyncio.timeout(5):
-                for webhook in (literal, named):
-                    while (
-                        not (
-                            told := (await at.http.get(f"{PATH}/{webhook['id']}/deliveries")).json()
-                        )["deliveries"]
-                        or told["deliveries"][0]["state"] == "waiting"
-                    ):
-                        await asyncio.sleep(0.02)
-                    errors.append(told["deliveries"][0]["error"])
+                while (
+                    not (told := (await at.http.get(f"{PATH}/{named['id']}/deliveries")).json())[
+                        "deliveries"
+                    ]
+                    or told["deliveries"][0]["state"] == "waiting"
+                ):
+                    await asyncio.sleep(0.02)
+            moved = await at.http.patch(f"{PATH}/{named['id']}", json={"url": hook.url})
 
-    assert "not a public address" in errors[0]
-    assert "no public address" in errors[1]
+    for each in (refused, moved):
+        assert (
+            "url: 127.0.0.1 is not a public address"
+            in problem(each, 422, "invalid_request")["detail"]
+        )
+    assert "no public address" in told["deliveries"][0]["error"]
     assert hook.received == []
 
 

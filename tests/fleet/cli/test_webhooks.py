@@ -5,7 +5,7 @@ import json
 import pytest
 from support.up import Command
 
-ADDRESS = "http://127.0.0.1:9/hooks"
+ADDRESS = "http://hooks.invalid/9"
 """Nothing is posted there: it is no public address."""
 
 

@@ -70,3 +70,10 @@ def test_nothing_declared_changes_nothing() -> None:
     plain = BackendConfig.model_validate({"name": "x", "type": "ollama"})
 
     assert declared([LISTED], plain) == (LISTED,)
+
+
+def test_what_no_request_can_name_and_endless_lists_are_left_out(tmp_path: Path) -> None:
+    names = ["", "n" * 257, *(f"m{number}" for number in range(20_000))]
+    reports = declared([ModelReport(name=name) for name in names], config(tmp_path))
+
+    assert (len(reports), reports[0].name, reports[9_999].name) == (10_002, "m0", "m9999")

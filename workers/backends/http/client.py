@@ -107,6 +107,10 @@ class IdleTimeout:
 
 QUICK_S: Final = 10.0
 """Timeout in seconds for requests that need no model: health, version, lists."""
+MOST_JSON_BYTES: Final = 512 * 2**20
+"""Of a whole answer: 8,192 vectors as text, or some large images."""
+MOST_READ_BYTES: Final = 32 * 2**20
+"""Of what a server tells about itself, as a list of its models."""
 ERROR_BODY_BYTES: Final = 64 * 1024
 _DISTRUST_S: Final = 600.0
 """Prompts use new connections for so long after one has met a closed one: this server closes idle
@@ -285,14 +289,14 @@ class BackendClient:
 
         A list becomes `{"data": [...]}`, an empty body {}. `limit_s` bounds the whole exchange.
         Raises BackendError: BackendUnreachable after `limit_s`, BadEndpoint for a body that is
-        not JSON, BadAnswer for fields that do not match `shape`.
+        not JSON or too large, BadAnswer for fields that do not match `shape`.
         """
         try:
             async with asyncio.timeout(limit_s):
                 async with self.open(
                     method, path, body, accept="application/json", reads=reads, pooled=pooled
                 ) as answer:
-                    raw = await answer.read()
+                    raw = await self._whole(answer, method, path)
         except TimeoutError:
             raise BackendUnreachable(
                 f"{self.url}{path} did not answer within {limit_s:g} s"
@@ -310,6 +314,14 @@ class BackendClient:
             parsed if isinstance(parsed, dict) else {"data": parsed}
         )
         return fields
+
+    async def _whole(self, answer: BackendResponse, method: str, path: str) -> bytes:
+        """The body of an answer; raises BadEndpoint for one that is too large."""
+        most = MOST_READ_BYTES if method == "GET" else MOST_JSON_BYTES
+        raw = await answer.read(most + 1)
+        if len(raw) > most:
+            raise BadEndpoint(f"{self.url}{path} answered more than {most} bytes of JSON")
+        return raw
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from contract.errors import BackendUnreachable, ConnectionDropped, StaleConnection
+from contract.errors import BackendUnreachable, BadEndpoint, ConnectionDropped, StaleConnection
 from workers.backends.http.client import MOST_PACKET_BYTES, BackendClient
 
 PLEASE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n"
@@ -210,3 +210,28 @@ async def test_a_connection_is_used_again_if_the_end_of_its_stream_comes_soon(
         listener.close()
 
     assert len(seen) == connections
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_an_answer_without_an_end_is_not_kept(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.backends.http.client.MOST_READ_BYTES", 50_000)
+    monkeypatch.setattr("workers.backends.http.client.MOST_JSON_BYTES", 100_000)
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await _request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n")
+            while True:
+                writer.write(b"[" * 10_000)
+                await writer.drain()
+
+    listener = await asyncio.start_server(connected, "127.0.0.1", 0)
+    client = BackendClient(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+    try:
+        with pytest.raises(BadEndpoint, match=r"answered more than (50000|100000) bytes"):
+            await client.json(method, "/", limit_s=5)
+    finally:
+        await client.aclose()
+        listener.close()

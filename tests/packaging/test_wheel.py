@@ -23,6 +23,8 @@ from fleet.local.redis_server import free_port
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 OTHERS = ("3.12", "3.13", "3.14")
 EXTRAS = {
+    "api_shim.tokens.signing_keys": "joserfc",
+    "api_shim.tokens.token_reader": "joserfc",
     "fleet.demo.bert_graph": "onnx",
     "fleet.demo.llama": "gguf",
     "fleet.real.run_llama_server": "gguf",

@@ -56,7 +56,7 @@ QUIET: Final = frozenset(
         "fleet:q:<queue>:homes:used", "fleet:q:<queue>:single:<tenant>:<model>",
         "fleet:conversation:<conversation>", "fleet:idempotency:<tenant>:<digest>",
         "fleet:q:<queue>:drained:<minute>", "fleet:stored:sizes", "fleet:outbox",
-        "fleet:t:<tenant>:webhook:secrets",
+        "fleet:t:<tenant>:webhook:secrets", "fleet:deletions:eraser", "<backend>.<kind>",
         "fleet:webhook:<webhook>:deliveries",
         "fleet:webhooks:due", "fleet:webhooks:waiting", "fleet:backend:<backend>:known",
         "fleet:worker:<worker>:report", "fleet:residence:<backend>:<model>",

@@ -108,7 +108,7 @@ def prometheus(folder: Path, shim: str) -> Iterator[str]:
 
 
 def answer(server: str, query: str) -> dict[str, float]:
-    """The values of a query by the job that was scraped."""
+    """The sums of a query's values by the job that was scraped."""
     try:
         reply = httpx.get(f"{server}/api/v1/query", params={"query": query})
     except httpx.TransportError:
@@ -116,7 +116,11 @@ def answer(server: str, query: str) -> dict[str, float]:
     if reply.status_code != 200:
         return {}
     found = json.loads(reply.text)["data"]["result"]
-    return {each["metric"].get("job", ""): float(each["value"][1]) for each in found}
+    sums: dict[str, float] = {}
+    for each in found:  # series that begin with 0 are among them
+        job = each["metric"].get("job", "")
+        sums[job] = sums.get(job, 0.0) + float(each["value"][1])
+    return sums
 
 
 async def test_prometheus_scrapes_a_fleet(own_redis: RedisServer, tmp_path: Path) -> None:

@@ -306,6 +306,7 @@ class Subscriber:
                 count += 1
                 if count % at_once == 0:
                     await asyncio.sleep(0)
+                    self._received_at = loop.time()  # what was received is still being passed on
         raise RelayUnavailable("Redis closed the listener's connection")
 
     def _dispatch(self, message: list[bytes] | Exception) -> None:

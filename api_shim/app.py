@@ -20,10 +20,11 @@ from api_shim.anthropic.stored_messages import MessageStore
 from api_shim.batch import file_routes as openai_files
 from api_shim.batch import message_batches
 from api_shim.batch import routes as openai_batches
-from api_shim.batch.driver import running_driver
+from api_shim.batch.driver import BatchDriver
 from api_shim.cohere import routes as cohere_reranks
 from api_shim.cohere.errors import cohere_envelope
 from api_shim.dependencies import Dependencies, drop_in_call, open_dependencies
+from api_shim.following.background_work import running
 from api_shim.following.drop_in import DropInCall
 from api_shim.following.shutdown import OpenCalls
 from api_shim.http import openapi, problems
@@ -67,9 +68,9 @@ from api_shim.page import front_page
 from api_shim.settings import ShimSettings
 from api_shim.submission.submission import Submission
 from api_shim.tenants import deletion_routes
-from api_shim.tenants.tenant_eraser import running_eraser
+from api_shim.tenants.tenant_eraser import TenantEraser
 from api_shim.webhooks import routes as webhooks
-from api_shim.webhooks.deliverer import running_deliverer
+from api_shim.webhooks.deliverer import WebhookDeliverer
 from telemetry.process_metrics import ProcessMetrics
 from telemetry.tracing import Tracing, tracing_of
 
@@ -133,9 +134,9 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with (
             open_dependencies(settings, open_calls, counted, tracing) as dependencies,
-            running_driver(dependencies),
-            running_deliverer(dependencies),
-            running_eraser(dependencies),
+            running(BatchDriver(dependencies).run()),
+            running(WebhookDeliverer(dependencies).run()),
+            running(TenantEraser(dependencies).run()),
         ):
             app.state.dependencies = dependencies
             app.state.authenticator = dependencies.authenticator

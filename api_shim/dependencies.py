@@ -5,10 +5,9 @@ following, http) receive the services they need, and import nothing from here.
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Annotated, Final, NamedTuple, Self
+from typing import Annotated, NamedTuple, Self
 
 from fastapi import Depends, Query, Request
 from starlette.requests import HTTPConnection
@@ -17,6 +16,7 @@ from starlette.types import Receive, Scope
 from api_shim.access.audit_trail import AuditTrail
 from api_shim.disk_room import RedisDisk
 from api_shim.file_storage import Storage
+from api_shim.following.background_work import restart_on_defect
 from api_shim.following.drop_in import DropInCall, FollowingServices
 from api_shim.following.queue_position import QueuePositions
 from api_shim.following.shutdown import OpenCalls
@@ -31,7 +31,6 @@ from api_shim.submission.alias_cache import AliasCache
 from api_shim.submission.alias_targets import pools_with_aliases
 from api_shim.submission.roster_cache import Pool, RosterCache
 from api_shim.submission.submission import Submission, SubmissionServices
-from contract.errors import RelayUnavailable
 from contract.tenants import Tenant
 from relay.access.audit_log import AuditLog
 from relay.aliases.alias_store import AliasStore
@@ -57,10 +56,6 @@ from relay.webhooks.delivery_queue import DeliveryQueue, QueueLimits
 from relay.webhooks.webhook_store import WebhookStore
 from telemetry.process_metrics import ProcessMetrics, single
 from telemetry.tracing import Tracing
-
-_log = logging.getLogger(__name__)
-_AGAIN_S: Final = 1.0
-"""Before a loop that broke is started again."""
 
 
 class ShimTelemetry(NamedTuple):
@@ -167,7 +162,7 @@ async def open_dependencies(
         tasks = [
             group.create_task(reader.listen()),
             *(
-                group.create_task(_kept(run))
+                group.create_task(restart_on_defect(run))
                 for run in (
                     dependencies.followers.keep_leases,
                     dependencies.authenticator.watch,
@@ -189,19 +184,6 @@ async def open_dependencies(
                 task.cancel()
             await metrics.totals.finish()
             await tracing.aclose()
-
-
-async def _kept(run: Callable[[], Awaitable[None]]) -> None:
-    """Run a loop of the shim, and again after what it could not read has ended it.
-
-    Otherwise one damaged value would end every task of a process that goes on listening.
-    """
-    while True:
-        try:
-            return await run()
-        except (RelayUnavailable, ValueError, LookupError, TypeError):
-            _log.exception("%s broke, and is started again", getattr(run, "__qualname__", "a loop"))
-            await asyncio.sleep(_AGAIN_S)
 
 
 async def _injected(connection: HTTPConnection) -> Dependencies:

@@ -25,6 +25,7 @@ from api_shim.batch.parts import (
     stored_parts,
 )
 from api_shim.dependencies import Dependencies
+from api_shim.following.background_work import cancelled
 from contract.batches import LastStatus, LineError, StoredFile
 from contract.errors import LeaseLost, RelayUnavailable, UnknownFile
 from contract.events import LAST_WORDS
@@ -144,9 +145,7 @@ class BatchRun:
             await asyncio.wait({working, beating}, return_when=asyncio.FIRST_COMPLETED)
             (working if working.done() else beating).result()
         finally:
-            for task in (working, beating):
-                task.cancel()
-            await asyncio.gather(working, beating, return_exceptions=True)
+            await cancelled([working, beating])
 
     async def _renew_lease(self) -> Never:
         """Renew the lease, and notice a cancel or the end of the completion window."""

@@ -7,14 +7,13 @@ tenant with the fewest here, so that one tenant's many batches do not delay anot
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Final, Never
 
 from api_shim.batch.batch_run import BatchRun
 from api_shim.dependencies import Dependencies
-from api_shim.following.shutdown import restart_on_defect
+from api_shim.following.background_work import cancelled, restart_on_defect
 from contract.batches import Batch
 from contract.errors import FleetError, RelayUnavailable
 from relay.batches import BatchLease
@@ -47,16 +46,13 @@ class BatchDriver:
 
     async def _run(self) -> None:
         driving, sweeping = (
-            asyncio.create_task(restart_on_defect(work, "the batch driver"))
+            asyncio.create_task(restart_on_defect(work))
             for work in (self._drive_batches, self._sweep)
         )
         try:
             await asyncio.gather(driving, sweeping)
         finally:
-            tasks = [driving, sweeping, *(task for _, task in self._driving.values())]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancelled([driving, sweeping, *(task for _, task in self._driving.values())])
 
     async def _drive_batches(self) -> Never:
         is_failing = False
@@ -156,14 +152,3 @@ class BatchDriver:
                 async with asyncio.timeout(_SWEEP_S):
                     await deleted.wait()
             deleted.clear()
-
-
-@asynccontextmanager
-async def running_driver(dependencies: Dependencies) -> AsyncGenerator[None]:
-    """Drive batches for as long as this context is open."""
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(BatchDriver(dependencies).run())
-        try:
-            yield
-        finally:
-            running.cancel()

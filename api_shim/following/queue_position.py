@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
+from api_shim.following.background_work import cancelled
 from api_shim.submission.roster_cache import RosterCache
 from contract.errors import FleetError
 from contract.events import (
@@ -164,8 +165,7 @@ class QueuePositions:
                 yield frames or ([self._frame(last_sent)] if last_sent else [])
         finally:
             if upcoming is not None:
-                upcoming.cancel()
-                await asyncio.wait({upcoming})
+                await cancelled([upcoming])
             await pages.aclose()
 
     def _frame(self, queued: Queued) -> Frame:

@@ -6,21 +6,17 @@ either, cost 16 us a call.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from enum import Enum, auto
-from typing import Any, Final, Never
+from typing import Any, Final
 
 from starlette.types import Message, Receive
-
-_log = logging.getLogger(__name__)
 
 Watch = Callable[[Callable[[], None]], Callable[[], object]]
 """Calls its argument when the client has disconnected, until what it returns is called."""
 _FLUSH_S: Final = 0.01
 """Seconds for what a call sends after its work was cancelled."""
-_RESTART_S: Final = 2.0
 
 
 class CallEnding(Enum):
@@ -157,19 +153,3 @@ async def _wait_for_disconnect(receive: Receive) -> None:
     """Return when the client has disconnected; messages before that are ignored."""
     while not (await receive())["type"].endswith(".disconnect"):
         pass
-
-
-async def restart_on_defect(work: Callable[[], Coroutine[Any, Any, Never]], name: str) -> Never:
-    """Run it, and restart it after a defect of ours: the shim must go on serving requests.
-
-    `name` is for the log.
-    """
-    while True:
-        doing = asyncio.create_task(work())
-        try:
-            await asyncio.wait({doing})
-        finally:
-            doing.cancel()
-            await asyncio.wait({doing})
-        _log.error("%s failed and is restarted", name, exc_info=doing.exception())
-        await asyncio.sleep(_RESTART_S)

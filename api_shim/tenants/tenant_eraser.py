@@ -7,12 +7,11 @@ and found nothing. What a killed shim leaves, another one goes on with; it begin
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Final, Never
 
 from api_shim.dependencies import Dependencies
-from api_shim.following.shutdown import restart_on_defect
+from api_shim.following.background_work import restart_on_defect
 from contract import redis_keys
 from contract.errors import LastAdmin, RelayUnavailable, UnknownKey, UnknownTenant
 from contract.webhooks.webhook_models import CALLBACKS
@@ -43,8 +42,7 @@ class TenantEraser:
 
     async def run(self) -> None:
         """Delete until this process shuts down."""
-        work = restart_on_defect(self._watch, "the deletion of tenants")
-        await self._dependencies.open_calls.complete(work)
+        await self._dependencies.open_calls.complete(restart_on_defect(self._watch))
 
     async def _watch(self) -> Never:
         while True:
@@ -125,14 +123,3 @@ class TenantEraser:
         if left:
             self._dependencies.files_deleted.set()
         return left
-
-
-@asynccontextmanager
-async def running_eraser(dependencies: Dependencies) -> AsyncGenerator[None]:
-    """Carry out deletions of tenants for as long as this context is open."""
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(TenantEraser(dependencies).run())
-        try:
-            yield
-        finally:
-            running.cancel()

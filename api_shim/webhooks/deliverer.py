@@ -13,14 +13,14 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Never
 
 from pydantic import SecretStr
 
 from api_shim.dependencies import Dependencies
-from api_shim.following.shutdown import restart_on_defect
+from api_shim.following.background_work import cancelled, restart_on_defect
 from contract import redis_keys
 from contract.errors import RelayUnavailable, UnknownWebhook
 from contract.webhooks.webhook_models import CALLBACKS, Webhook
@@ -69,8 +69,7 @@ class WebhookDeliverer:
 
     async def run(self) -> None:
         """Deliver until this process shuts down."""
-        work = restart_on_defect(self._compete, "the deliverer of webhooks")
-        await self._dependencies.open_calls.complete(work)
+        await self._dependencies.open_calls.complete(restart_on_defect(self._compete))
 
     async def _compete(self) -> Never:
         is_failing = False
@@ -106,7 +105,7 @@ class WebhookDeliverer:
             try:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                await _cancelled([*tasks, *self._sending.values()])
+                await cancelled([*tasks, *self._sending.values()])
                 await self._resign()
             for task in done:
                 task.result()
@@ -308,20 +307,3 @@ def _skipped(entry: OutboxEntry) -> list[Routed]:
         "%s: entry %s is damaged or of a newer version, and is skipped", redis_keys.OUTBOX, entry.id
     )
     return []
-
-
-async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@asynccontextmanager
-async def running_deliverer(dependencies: Dependencies) -> AsyncGenerator[None]:
-    """Deliver webhooks for as long as this context is open."""
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(WebhookDeliverer(dependencies).run())
-        try:
-            yield
-        finally:
-            running.cancel()

@@ -7,6 +7,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from secrets import token_hex
 
 import httpx
 from aiohttp import web
@@ -68,11 +69,12 @@ async def whole_answers(at: Scene) -> Outcome:
     """An answer of 120 MB: read whole, and returned by a call that does not stream."""
     chunks = at.many(1200)
     text_bytes = chunks * len(_CHUNK.content or "")
-    body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+    prompt = f"whole answer {token_hex(8)}"
+    body = {"model": "m", "messages": [{"role": "user", "content": prompt}]}
     found: Counter[str] = Counter()
     async with relay_on(at.redis.url, log_cap_bytes=2**30) as relay:
         asking = asyncio.create_task(_read(at, "POST", "/v1/chat/completions", json=body))
-        claim = await _claimed(relay, "scripted.chat")
+        claim = await _claimed(relay, "scripted.chat", prompt)
         attempt_log = relay.attempt_log(claim)
         for _ in range(chunks):
             attempt_log.append(_CHUNK)
@@ -183,11 +185,15 @@ async def large_chunks(at: Scene) -> Outcome:
     return Outcome(said, is_kept and kept < 1.2 * _CAP)
 
 
-async def _claimed(relay: Relay, queue: str) -> StartedJob:
+async def _claimed(relay: Relay, queue: str, prompt: str = "") -> StartedJob:
+    """The next job with this prompt: other cases may have left jobs in the queue."""
     async with asyncio.timeout(_PATIENCE_S):
-        while (claim := await relay.start_next(queue, "w1")) is None:
-            await asyncio.sleep(0.02)
-    return claim
+        while True:
+            claim = await relay.start_next(queue, "w1")
+            if claim is None:
+                await asyncio.sleep(0.02)
+            elif prompt.encode() in claim.request:
+                return claim
 
 
 _WITH_A_WORKER = {"FLEET_ROSTER_MAX_AGE_S": "0"}

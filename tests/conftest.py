@@ -3,13 +3,14 @@
 import asyncio
 import inspect
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import cache
 from pathlib import Path
 
 import httpx
 import pytest
 import uvloop
+from support import orphans, time_limit
 from support.redis_server import RedisServer
 
 SLOW = (
@@ -40,11 +41,12 @@ SLOW = (
 
 
 def pytest_configure() -> None:
-    """Let SIGINT interrupt what tests start, also where this process ignores it.
+    """Let SIGINT interrupt what tests start, also where this process ignores it; watch them.
 
     A shell ignores it for its jobs in the background, and children inherit that.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    orphans.watch()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,6 +60,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if is_slow(item.path):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer(item: pytest.Item) -> Generator[None, object, object]:
+    """A test's time limit ends it also while an event loop runs."""
+    result = yield
+    time_limit.harden(item)
+    return result
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> None:
+    time_limit.disarm(call)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -23,6 +23,7 @@ from bench.processes import redis as redis_server
 from contract import redis_keys
 from contract.chat import ChatRequest, Message
 from contract.tenants import Tenant
+from relay.claims import Claims
 from relay.connection import Connection
 from relay.leases import Leases
 from relay.order import ClaimFilter
@@ -50,6 +51,7 @@ class DeepQueue:
         self.tenants = [Tenant(name=f"t{n}", weight=1 + n % 3) for n in range(tenants)]
         self.models = [f"m{number}" for number in range(models)]
         self.queue = Queue(connection)
+        self.claims = Claims(connection)
         self.leases = Leases(connection)
         self.reconciler = Reconciler(connection)
         self.dice = random.Random(1)
@@ -75,8 +77,8 @@ class DeepQueue:
 
     async def claim(self) -> None:
         """What a worker with three warm models does."""
-        claim = await self.queue.claim(QUEUE, "w", WARM)
-        if claim is not None and await self.queue.start(claim) is not None:
+        claim = await self.claims.claim(QUEUE, "w", WARM)
+        if claim is not None and await self.claims.start(claim) is not None:
             self.claimed.append(claim.job_id)
 
     async def end_claimed(self) -> None:

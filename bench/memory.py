@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from bench.processes import redis as redis_server
 from contract.chat import ChatRequest, Message
 from contract.events import Delta, Done, Usage
+from relay.claims import Claims
 from relay.compaction.compactor import Compactor
 from relay.connection import Connection
 from relay.leases import Holder, Leases
@@ -59,6 +60,7 @@ class Memory:
         """Work through this connection."""
         self.connection = connection
         self.queue = Queue(connection)
+        self.claims = Claims(connection)
         self.leases = Leases(connection)
         self.publisher = Publisher(connection)
 
@@ -66,8 +68,8 @@ class Memory:
         """One chat, to its end; the bytes of its text."""
         question = Message(role="user", content="Tell me a story about a llama, please.")
         await self.queue.enqueue(ChatRequest(model="m", messages=(question,)), queue=QUEUE)
-        claim = await self.queue.claim(QUEUE, "w1")
-        job = claim and await self.queue.start(claim)
+        claim = await self.claims.claim(QUEUE, "w1")
+        job = claim and await self.claims.start(claim)
         if not job:
             raise RuntimeError("the job that was enqueued could not be claimed")
         log = self.publisher.attempt_log(job)

@@ -21,9 +21,10 @@ from contract.events import (
 from contract.jobs import JobRecord
 from contract.redis_keys import TICKET_TASK
 from contract.wire import VERSION
+from relay.claims import StartedJob
 from relay.connection import Connection
 from relay.publisher import Publisher
-from relay.queue import Queue, StartedJob
+from relay.queue import Queue
 from relay.subscriber import Subscriber, Subscription
 
 ATTEMPT_LOGS: Final = 500

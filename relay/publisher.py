@@ -16,8 +16,8 @@ from contract import redis_keys
 from contract.cost import prompt_estimate
 from contract.errors import LeaseLost, LogFull, NewerVersion, RelayUnavailable
 from contract.events import LAST_WORDS, Delta, Event, EventId, Reset, to_entry, wire_line
+from relay.claims import StartedJob
 from relay.connection import Connection, ScriptCall
-from relay.queue import StartedJob
 from relay.records import requested
 from relay.scripts.jobs import REFUSED, TORN, NewFrames, append, keys_of
 from relay.usage.ended_job import usage_of
@@ -58,7 +58,7 @@ class AttemptLog:
     def __init__(
         self, publisher: "Publisher", job: StartedJob, observe: Callable[[Event], None] | None
     ) -> None:
-        """Append after `started`, which `Queue.start` has written; `observe` gets each event."""
+        """Append after `started`, which `Claims.start` has written; `observe` gets each event."""
         self._publisher = publisher
         self._job = job
         self.id = job.record.id
@@ -218,7 +218,7 @@ class Publisher:
     def attempt_log(
         self, job: StartedJob, observe: Callable[[Event], None] | None = None
     ) -> AttemptLog:
-        """The log of an attempt that `Queue.start` has started; `observe` gets each event."""
+        """The log of an attempt that `Claims.start` has started; `observe` gets each event."""
         return AttemptLog(self, job, observe)
 
     @property

@@ -31,6 +31,7 @@ from contract.jobs import TASKS, any_request
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
 from contract.wire import must_be_text, written
+from relay.claims import Claims
 from relay.connection import Connection
 from relay.dead_letters import UnreadableMessages
 from relay.queue import Queue
@@ -55,6 +56,7 @@ class ForeignTasks:
         self._connection = connection
         self._webhooks = WebhookStore(connection)
         self._queue = Queue(connection, self._webhooks.has)
+        self._claims = Claims(connection)
         self._unreadable = UnreadableMessages(connection)
 
     async def adopt(
@@ -126,7 +128,7 @@ class ForeignTasks:
             with working_for(message.trace):
                 await self.adopt(message.kind, message.id, queue, message.fields, message.tenant)
             if await self._connection.command("LREM", queue, -1, text):
-                await self._queue.give_ticket_back(queue)
+                await self._claims.give_ticket_back(queue)
         return len(found)
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from contract.redis_keys import queue_name
 from contract.requests import Kind
 from relay.aliases.moves import Moves
+from relay.claims import Claims
 from relay.connection import Connection
 from relay.log import Log
 from relay.metrics.totals import FleetTotals
@@ -174,11 +175,11 @@ class WorkerLifetime:
     ) -> AsyncGenerator[None]:
         """Run the loops beside the tasks; when one crashes, the worker ends."""
         subscriber, publisher = Subscriber(connection), Publisher(connection)
-        name, queue = self._settings.worker_name, Queue(connection)
-        wakeups, idle = DelayedWakeups(queue.wake), IdleSlots(name, queue, self.slots, subscriber)
-        state = self._state(pool, endpoints, wakeups, idle, Sessions(name, queue, self.slots))
+        name, claims = self._settings.worker_name, Claims(connection)
+        wakeups, idle = DelayedWakeups(claims.wake), IdleSlots(name, claims, self.slots, subscriber)
+        state = self._state(pool, endpoints, wakeups, idle, Sessions(name, claims, self.slots))
         reporter = RosterReporter(state, connection, self._settings, self._config)
-        services = self._services(connection, subscriber, queue, state.fitting)
+        services = self._services(connection, subscriber, state.fitting)
         self.worker = Worker(
             state, services, publisher=publisher, wakeups=wakeups, reporter=reporter
         )
@@ -211,13 +212,12 @@ class WorkerLifetime:
         self,
         connection: Connection,
         subscriber: Subscriber,
-        queue: Queue,
         fitting: RequestFitting,
     ) -> RunServices:
         return RunServices(
             connection=connection,
             log=Log(connection, subscriber),
-            queue=queue,
+            queue=Queue(connection),
             fitting=fitting,
             patience=self._settings.retry_patience,
             metrics=self._metrics,

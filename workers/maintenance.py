@@ -7,11 +7,11 @@ from typing import Never
 
 from contract import redis_keys
 from contract.errors import RelayUnavailable
+from relay.claims import Claims
 from relay.compaction.compactor import Compactor
 from relay.connection import Connection, DamagedKey
 from relay.leases import Leases
 from relay.parents import Parents
-from relay.queue import Queue
 from relay.reconciler import Maintainer, Reconciler
 from relay.subscriber import Subscriber
 from telemetry.process_metrics import ProcessMetrics
@@ -49,7 +49,7 @@ class Maintenance:
         self._foreign_tasks = foreign_tasks
         self._connection = connection
         self._leases = Leases(connection)
-        self._queue = Queue(connection)
+        self._claims = Claims(connection)
         self._reconciler = Reconciler(connection)
         self._parents = Parents(connection)
         self._compactor = Compactor(connection)
@@ -171,7 +171,7 @@ class Maintenance:
         now = asyncio.get_running_loop().time()
         slots = self._state.slots
         free = [queue for queue in slots.capacity if slots.is_free(queue)]
-        if self._state.is_draining or not await self._queue.have_tickets(free):
+        if self._state.is_draining or not await self._claims.have_tickets(free):
             self._worker.last_ticket_at = now
         elif now - self._worker.last_ticket_at > self._settings.watchdog_s:
             raise WorkerStalledError(f"tickets wait in {', '.join(free)}, and none arrives")

@@ -64,10 +64,11 @@ from contract.models import (
 )
 from contract.rerank import RerankRequest
 from relay.aliases.moves import MovableJob, Moves
+from relay.claims import StartedJob
 from relay.connection import Connection
 from relay.log import Log
 from relay.publisher import AttemptLog
-from relay.queue import Queue, StartedJob
+from relay.queue import Queue
 from relay.records import requested
 from telemetry.plain_text import without_addresses
 from telemetry.process_metrics import ProcessMetrics

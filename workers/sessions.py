@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 from contract.errors import RelayUnavailable
-from relay.queue import Queue
+from relay.claims import Claims
 from workers.slots import Slots
 
 _log = logging.getLogger(__name__)
@@ -51,10 +51,10 @@ class Session:
 class Sessions:
     """The sessions of one worker: one a queue at most."""
 
-    def __init__(self, worker: str, queue: Queue, slots: Slots) -> None:
+    def __init__(self, worker: str, claims: Claims, slots: Slots) -> None:
         """Start without a session."""
-        self._member = queue.idle_member(worker, takes_any=True)
-        self._queue = queue
+        self._member = claims.idle_member(worker, takes_any=True)
+        self._claims = claims
         self._slots = slots
         self._open: dict[str, Session] = {}
         self._is_closed = False
@@ -113,7 +113,7 @@ class Sessions:
     async def withdraw(self, queue: str) -> None:
         """Have no more jobs assigned; raises nothing."""
         try:
-            await self._queue.set_idle_slots(queue, self._member, 0)
+            await self._claims.set_idle_slots(queue, self._member, 0)
         except RelayUnavailable as error:
             _log.warning("idle slots of %s are not withdrawn: %s", queue, error)
 

@@ -15,7 +15,7 @@ from typing import Final, Never
 
 from contract.errors import RelayUnavailable
 from contract.redis_keys import wake_channel
-from relay.queue import Claim, Queue, assigned
+from relay.claims import Claim, Claims, assigned
 from relay.subscriber import Subscriber, Subscription
 from relay.tickets import ticket
 from workers.celery_pool.consumer import ConsumerControl
@@ -103,10 +103,10 @@ class Slots:
 class IdleSlots:
     """The slots of one worker that wait for a wake-up."""
 
-    def __init__(self, worker: str, queue: Queue, slots: Slots, subscriber: Subscriber) -> None:
+    def __init__(self, worker: str, claims: Claims, slots: Slots, subscriber: Subscriber) -> None:
         """Wait through `subscriber` once `listen` runs; before, no slot waits."""
         self._worker = worker
-        self._queue = queue
+        self._claims = claims
         self._slots = slots
         self._subscriber = subscriber
         self.on_assigned: Callable[[Claim], None] = lambda _claim: None
@@ -148,7 +148,7 @@ class IdleSlots:
 
     async def _report(self, queue: str, count: int) -> None:
         try:
-            await self._queue.set_idle_slots(queue, self._worker, count)
+            await self._claims.set_idle_slots(queue, self._worker, count)
         except RelayUnavailable as error:
             _log.warning("idle slots of %s are not reported: %s", queue, error)
 
@@ -189,7 +189,7 @@ class IdleSlots:
         elif isinstance(work, Claim):
             self.on_assigned(work)
         elif not (self._wake(work) or self._begin(work)):
-            await self._queue.give_ticket_back(work)
+            await self._claims.give_ticket_back(work)
 
     def _wake(self, queue: str) -> bool:
         """Wake the slot of a queue that has waited least; returns False if none waits."""

@@ -5,8 +5,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
+from relay.claims import StartedJob
 from relay.publisher import AttemptLog
-from relay.queue import StartedJob
 from workers.endpoints.endpoints import EndpointPool
 from workers.model_affinity import ModelAffinity
 from workers.request_fitting import RequestFitting

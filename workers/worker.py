@@ -7,10 +7,10 @@ from typing import Final
 
 from contract.errors import BackendError, FleetError, LeaseLost, RelayUnavailable
 from contract.events import Done, Event, Failed, Phase, Reset, Resumed
+from relay.claims import Claim, Claims, StartedJob
 from relay.leases import Holder, Leases
 from relay.order import ClaimFilter
 from relay.publisher import AttemptLog, Publisher
-from relay.queue import Claim, StartedJob
 from relay.scripts.queues import NO_JOB, EndedJob
 from telemetry.attempt_meter import AttemptMeter
 from telemetry.attempt_trace import AttemptTrace
@@ -107,6 +107,7 @@ class Worker:
         self._reporter = reporter
         self._metrics = services.metrics
         self._queue = services.queue
+        self._claims = Claims(services.connection)
         self._leases = Leases(services.connection)
         self._poison_jobs = PoisonJobs()
         self._returning: set[asyncio.Task[None]] = set()
@@ -123,7 +124,7 @@ class Worker:
         self.last_ticket_at = asyncio.get_running_loop().time()
         state = self._state
         if state.is_draining or not state.slots.is_free(queue):
-            await self._queue.give_ticket_back(queue)
+            await self._claims.give_ticket_back(queue)
             return
         async with state.sessions.open(queue) as session:
             while True:
@@ -219,7 +220,7 @@ class Worker:
             if claim is None:
                 return None
             label = reservation.move(claim.job_id, claim.loaded, claim.conversation, claim.home)
-            job = await self._queue.start(claim, label, reservation.home)
+            job = await self._claims.start(claim, label, reservation.home)
             if job is not None:
                 return job
         return None
@@ -236,7 +237,7 @@ class Worker:
             if claim_filter.takes_any
             else self._state.idle_slots.with_this(queue)
         )
-        return await self._queue.claim(
+        return await self._claims.claim(
             queue, self._state.name, claim_filter, idle_slots=idle, ended=turn.take_ended(),
             again=partial(self._wakeups.once, queue),
         )  # fmt: skip

@@ -87,7 +87,7 @@ async def test_a_ticket_that_comes_twice_makes_one_call_to_the_backend(
             await one.ready(relay)
             job = await enqueue(relay, "scripted-story:chunks=20,rate=20")
             for _ in range(5):
-                await relay.queue.give_ticket_back("scripted.chat")
+                await relay.claims.give_ticket_back("scripted.chat")
             frames = await heard(relay, job)
             later = await heard(relay, await enqueue(relay, "scripted-story:chunks=3"))
 

@@ -13,8 +13,8 @@ from websockets.asyncio.client import connect
 from contract.events import Delta, Done
 from flood.heads import all_are, told
 from flood.scene import Case, Outcome, Scene
+from relay.claims import StartedJob
 from relay.leases import Holder
-from relay.queue import StartedJob
 
 _CHUNK = Delta(content="x" * 65_000)
 _UPGRADE = (

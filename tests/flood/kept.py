@@ -19,7 +19,7 @@ from contract.redis_keys import log as log_key
 from flood.bodies import CHATS, JSON, conversation, sent
 from flood.heads import told
 from flood.scene import MIB, Case, Outcome, Scene, memory
-from relay.queue import StartedJob
+from relay.claims import StartedJob
 from workers.scripted.server import serve
 
 _CHUNK = Delta(content="word " * 20_000)

@@ -1,6 +1,6 @@
 """Bytes of requests are counted and bounded wherever a job waits, and given back.
 
-Subjects: relay/order.py, relay/queue.py, relay/leases.py.
+Subjects: relay/order.py, relay/queue.py, relay/claims.py, relay/leases.py.
 """
 
 import json
@@ -121,7 +121,7 @@ async def test_a_job_between_two_attempts_counts(redis_url: str) -> None:
             await put(relay)
         await put(relay, "small")
         while not await relay.connection.command("ZSCORE", redis_keys.backlog(QUEUE), record.id):
-            await relay.queue.wake(QUEUE)
+            await relay.claims.wake(QUEUE)
 
         assert (held, between > 100_000) == (0, True)
         assert await relay.connection.command("EXISTS", redis_keys.scheduled(QUEUE)) == 0

@@ -1,6 +1,6 @@
 """The commands that a job costs Redis are counted, so that no change makes it dearer unnoticed.
 
-Subjects: relay/queue.py, relay/publisher.py, relay/leases.py.
+Subjects: relay/queue.py, relay/claims.py, relay/publisher.py, relay/leases.py.
 """
 
 from collections.abc import Awaitable, Callable
@@ -12,10 +12,11 @@ from support.relay import QUEUE, Relay, chat, relay_on, words
 
 from contract import redis_keys
 from contract.events import Done
+from relay.claims import Claim, assigned
 from relay.leases import Holder
 from relay.order import ClaimFilter
 from relay.publisher import AttemptLog
-from relay.queue import Claim, Queue, assigned
+from relay.queue import Queue
 from relay.scripts.queues import NO_JOB, EndedJob
 from relay.scripts.turn_scripts import report
 
@@ -66,19 +67,19 @@ async def run_assigned_jobs(
         messages.catch_up()
         for _ in range(count):
             free = ClaimFilter(here=here)
-            assert await relay.queue.claim(QUEUE, "w1", free, idle_slots=9, ended=ended) is None
+            assert await relay.claims.claim(QUEUE, "w1", free, idle_slots=9, ended=ended) is None
             await relay.queue.enqueue(chat(conversation=conversation), queue=QUEUE)
             await messages.wait(5)
             claim = assigned(messages.take()[0], "w1")
             assert isinstance(claim, Claim)
-            job = await relay.queue.start(claim, home="address")
+            job = await relay.claims.start(claim, home="address")
             assert job is not None
             attempt_log = relay.attempt_log(job)
             for event in (*words(chunks), Done()):
                 attempt_log.append(event)
             await attempt_log.flush()
             ended = EndedJob(claim.job_id, str(Holder(claim.attempt, "w1")))
-        await relay.queue.claim(QUEUE, "w1", ended=ended)
+        await relay.claims.claim(QUEUE, "w1", ended=ended)
 
 
 async def cost_of(

@@ -1,6 +1,6 @@
 """Messages of conversations: their addresses, and what a second one does.
 
-Subjects: relay/admission/turn_admission.py, relay/scripts/turn_scripts.py, relay/queue.py.
+Subjects: relay/admission/turn_admission.py, relay/scripts/turn_scripts.py, relay/claims.py.
 """
 
 import asyncio
@@ -14,10 +14,11 @@ from contract.conversations import conversation_id
 from contract.errors import ConversationBusy, QueueFull
 from contract.events import Done
 from contract.tenants import DEFAULT_TENANT, Tenant
+from relay.claims import Claim, StartedJob, assigned
 from relay.idempotency import Key, KeyTimes
 from relay.leases import Holder
 from relay.order import ClaimFilter
-from relay.queue import Claim, Once, StartedJob, assigned
+from relay.queue import Once
 from relay.scripts.turn_scripts import report
 
 A, B = frozenset({"address-a"}), frozenset({"address-b"})
@@ -37,13 +38,13 @@ async def claim(
     relay: Relay, worker: str, here: frozenset[str] | None, again: list[float] | None = None
 ) -> Claim | None:
     told = [].append if again is None else again.append
-    return await relay.queue.claim(QUEUE, worker, ClaimFilter(here=here), again=told)
+    return await relay.claims.claim(QUEUE, worker, ClaimFilter(here=here), again=told)
 
 
 async def begin(relay: Relay, worker: str, here: frozenset[str]) -> StartedJob:
     claimed = await claim(relay, worker, here)
     assert claimed is not None
-    job = await relay.queue.start(claimed, home=next(iter(here)))
+    job = await relay.claims.start(claimed, home=next(iter(here)))
     assert job is not None
     return job
 
@@ -134,7 +135,7 @@ async def test_a_message_is_assigned_to_the_idle_worker_of_its_address(redis_url
         async with subscribe(channel("w1")) as messages, subscribe(channel("w2")):
             messages.catch_up()
             for worker, slots in (("w1", 1), ("w2", 9)):
-                assert await relay.queue.claim(QUEUE, worker, idle_slots=slots) is None
+                assert await relay.claims.claim(QUEUE, worker, idle_slots=slots) is None
             job_id = await enqueue(relay)
             await messages.wait(5)
             claimed = assigned(messages.take()[0], "w1")
@@ -152,7 +153,7 @@ async def test_the_busy_worker_of_its_address_is_told(redis_url: str) -> None:
         subscribe, channel = relay.subscriber.subscribe, redis_keys.wake_channel
         async with subscribe(channel("w1")) as messages, subscribe(channel("w2")):
             messages.catch_up()
-            assert await relay.queue.claim(QUEUE, "w2", idle_slots=9) is None
+            assert await relay.claims.claim(QUEUE, "w2", idle_slots=9) is None
             await enqueue(relay)
             await messages.wait(5)
 

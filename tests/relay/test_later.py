@@ -36,12 +36,12 @@ async def test_a_job_starts_at_its_time_and_not_before(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         job = await scheduled(relay, 0.3)
         await relay.leases.reap()
-        assert await relay.queue.claim(QUEUE, "w1", idle_slots=1) is None
-        assert not await relay.queue.have_tickets([QUEUE])
+        assert await relay.claims.claim(QUEUE, "w1", idle_slots=1) is None
+        assert not await relay.claims.have_tickets([QUEUE])
         await asyncio.sleep(0.35)
         await relay.leases.reap()
 
-        assert await relay.queue.have_tickets([QUEUE])
+        assert await relay.claims.have_tickets([QUEUE])
         started = await relay.claim()
         assert started.record.id == job.id
         assert b"not_before" not in started.request
@@ -177,7 +177,7 @@ async def test_a_pull_for_now_is_not_the_pull_that_is_scheduled(redis_url: str) 
         now, _ = await relay.queue.enqueue(PullRequest(model="m"), queue="s.pull")
 
         assert later.id != now.id
-        claim = await relay.queue.claim("s.pull", "w1")
+        claim = await relay.claims.claim("s.pull", "w1")
         assert claim is not None
         assert claim.job_id == now.id
 

@@ -1,6 +1,6 @@
 """Two versions in one Redis: the older one keeps what the newer one wrote, and does not fail.
 
-Subjects: relay/queue.py, relay/records.py, relay/roster.py.
+Subjects: relay/queue.py, relay/claims.py, relay/records.py, relay/roster.py.
 """
 
 import json

@@ -10,8 +10,8 @@ from support.relay import QUEUE, Relay, chat, relay_on, words
 
 from contract import redis_keys
 from contract.roster import QueuePause
+from relay.claims import Claim
 from relay.leases import Holder
-from relay.queue import Claim
 from relay.scheduling.pauses import QueuePauses, Schedule, pause_at, schedule_in
 
 OPEN = Schedule(windows=("00:00-24:00 UTC",)).text
@@ -26,7 +26,7 @@ async def tickets(relay: Relay) -> int:
 
 
 async def claimed(relay: Relay, **more: int) -> Claim | None:
-    return await relay.queue.claim(QUEUE, "w1", **more)  # type: ignore[arg-type]
+    return await relay.claims.claim(QUEUE, "w1", **more)  # type: ignore[arg-type]
 
 
 async def test_nothing_of_a_paused_queue_starts_until_it_is_resumed(redis_url: str) -> None:

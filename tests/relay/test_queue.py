@@ -12,7 +12,7 @@ from support.relay import QUEUE, chat, relay_on
 from contract.errors import JobNotFound, QueueFull
 from contract.events import Started
 from contract.redis_keys import TICKET_TASK
-from relay.queue import Claim
+from relay.claims import Claim
 from relay.tickets import ticket
 
 
@@ -38,9 +38,9 @@ async def test_a_start_whose_answer_was_lost_is_the_same_start(redis_url: str) -
         job = await relay.enqueue()
         started = Started(attempt=1, worker="w1", backend="scripted", nonce="a1")
         claim = Claim(QUEUE, "w1", job, 1, "m", "m")
-        first = await relay.queue._start(claim, started, None)
-        again = await relay.queue._start(claim, started, None)
-        other = await relay.queue._start(claim, started.model_copy(update={"nonce": "b2"}), None)
+        first = await relay.claims._start(claim, started, None)
+        again = await relay.claims._start(claim, started, None)
+        other = await relay.claims._start(claim, started.model_copy(update={"nonce": "b2"}), None)
         frames = [frame async for page in relay.log.read(job) for frame in page]
 
         assert first is not None

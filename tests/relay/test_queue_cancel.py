@@ -23,7 +23,7 @@ async def queued(relay: Relay) -> str:
 async def claimed(relay: Relay) -> str:
     """Its worker died between claim and start."""
     job = await relay.enqueue()
-    claim = await relay.queue.claim(QUEUE, "w1")
+    claim = await relay.claims.claim(QUEUE, "w1")
     assert claim is not None
     assert claim.job_id == job
     return job

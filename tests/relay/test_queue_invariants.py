@@ -66,6 +66,6 @@ async def _step(  # noqa: C901 - one flat case per step
             await relay.queue.cancel(mine, by="test")
             del held[mine]
         case "wake":
-            await relay.queue.wake(QUEUE)
+            await relay.claims.wake(QUEUE)
         case "reap":
             await relay.leases.reap()

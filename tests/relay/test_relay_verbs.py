@@ -32,10 +32,11 @@ from contract import redis_keys
 from contract.errors import LeaseLost
 from contract.events import LAST_WORDS, Delta, Done, Event, EventId, Failed
 from contract.tenants import Tenant
+from relay.claims import StartedJob
 from relay.idempotency import Idempotency, Key
 from relay.log import frames_of
 from relay.publisher import AttemptLog
-from relay.queue import Once, StartedJob
+from relay.queue import Once
 from relay.scheduling.pauses import QueuePauses
 from relay.scripts.jobs import HeldKey
 

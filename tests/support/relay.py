@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from contract.chat import ChatRequest, Message
 from contract.events import BEGINNING, Cursor, Delta, Done, Event, EventId, Frame
+from relay.claims import Claims, StartedJob
 from relay.compaction.compactor import Compactor
 from relay.connection import Connection
 from relay.dead_letters import UnreadableMessages
@@ -16,7 +17,7 @@ from relay.leases import Holder, Leases
 from relay.log import Log
 from relay.order import ClaimFilter
 from relay.publisher import AttemptLog, Publisher
-from relay.queue import Queue, StartedJob
+from relay.queue import Queue
 from relay.reconciler import Reconciler
 from relay.records import Records
 from relay.roster import RosterStore
@@ -39,6 +40,7 @@ class Relay:
         self.publisher = Publisher(connection)
         self.log = Log(connection, self.subscriber)
         self.queue = Queue(connection)
+        self.claims = Claims(connection)
         self.leases = Leases(connection)
         self.reconciler = Reconciler(connection)
         self.compactor = Compactor(connection)
@@ -59,8 +61,8 @@ class Relay:
         self, queue: str, worker: str, claim_filter: ClaimFilter | None = None
     ) -> StartedJob | None:
         """Claim the next job that has not ended, and start it: what a worker does."""
-        while claim := await self.queue.claim(queue, worker, claim_filter or ClaimFilter()):
-            job = await self.queue.start(claim)
+        while claim := await self.claims.claim(queue, worker, claim_filter or ClaimFilter()):
+            job = await self.claims.start(claim)
             if job is not None:
                 return job
         return None

@@ -16,7 +16,7 @@ from api_shim.openai.responses.items import EarlierResponses
 from api_shim.openai.responses.request import ResponseBody, to_request
 from api_shim.openai.responses.response import ResponseFacts
 from contract.events import Delta, Event, EventId, Frame, Queued, Started, ToolCallDelta
-from relay.queue import StartedJob
+from relay.claims import StartedJob
 from support.shim import Stage, stage
 
 JOB = "0123456789abcdef0123456789abcdef"

@@ -17,7 +17,7 @@ from workers.slots import Slots
 async def sessions_on(url: str) -> AsyncGenerator[tuple[Relay, Sessions, Slots]]:
     async with relay_on(url) as relay:
         slots = Slots({QUEUE: 3})
-        yield relay, Sessions("w1", relay.queue, slots), slots
+        yield relay, Sessions("w1", relay.claims, slots), slots
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ async def is_recorded(relay: Relay) -> bool:
 
 async def record(relay: Relay, here: Sessions) -> None:
     """What a claim that found nothing does."""
-    await relay.queue.claim(QUEUE, "w1", idle_slots=here.free_slots(QUEUE))
+    await relay.claims.claim(QUEUE, "w1", idle_slots=here.free_slots(QUEUE))
 
 
 async def test_slots_are_recorded_only_while_a_session_is_open(redis_url: str) -> None:

@@ -21,7 +21,7 @@ async def idle_slots(
 ) -> AsyncGenerator[tuple[Relay, IdleSlots, Slots]]:
     async with relay_on(redis_url) as relay:
         slots = Slots({QUEUE: capacity})
-        idle = IdleSlots("w1", relay.queue, slots, relay.subscriber)
+        idle = IdleSlots("w1", relay.claims, slots, relay.subscriber)
         listening = asyncio.create_task(idle.listen())
         try:
             async with asyncio.timeout(5):
@@ -36,7 +36,7 @@ async def idle_slots(
 async def end_of_a_job(relay: Relay, idle: IdleSlots, slots: Slots) -> bool:
     """What a worker's task does when its job has ended: claim, find nothing, wait."""
     with slots.one(QUEUE):
-        await relay.queue.claim(QUEUE, "w1", CHOOSY, idle_slots=idle.with_this(QUEUE))
+        await relay.claims.claim(QUEUE, "w1", CHOOSY, idle_slots=idle.with_this(QUEUE))
     return await idle.wait(QUEUE)
 
 
@@ -49,7 +49,7 @@ async def test_a_slot_waits_and_the_next_job_wakes_it(redis_url: str) -> None:
             await relay.queue.enqueue(chat(), queue=QUEUE)
             assert await waiting
 
-        assert not await relay.queue.have_tickets([QUEUE])
+        assert not await relay.claims.have_tickets([QUEUE])
 
 
 async def test_a_slot_that_has_waited_a_second_is_no_longer_reported_as_idle(
@@ -59,7 +59,7 @@ async def test_a_slot_that_has_waited_a_second_is_no_longer_reported_as_idle(
         assert not await end_of_a_job(relay, idle, slots)
         await relay.queue.enqueue(chat(), queue=QUEUE)
 
-        assert await relay.queue.have_tickets([QUEUE])
+        assert await relay.claims.have_tickets([QUEUE])
 
 
 async def test_one_slot_is_left_to_tickets(redis_url: str) -> None:
@@ -84,7 +84,7 @@ async def test_a_wake_up_that_finds_no_slot_becomes_a_ticket(redis_url: str) -> 
         await relay.connection.command("PUBLISH", redis_keys.wake_channel("w1"), QUEUE)
 
         async with asyncio.timeout(5):
-            while not await relay.queue.have_tickets([QUEUE]):
+            while not await relay.claims.have_tickets([QUEUE]):
                 await asyncio.sleep(0.01)
 
 

@@ -82,7 +82,7 @@ async def test_the_relay_calls_nothing_in_the_worker(redis_url: str) -> None:
     calls = await calls_of_one_job(redis_url)
     back = {call for call in calls if call[0].startswith("relay.") and "workers." in call[1]}
 
-    assert ("workers.worker", "relay.queue") in calls
+    assert ("workers.worker", "relay.claims") in calls
     assert back == set()
 
 

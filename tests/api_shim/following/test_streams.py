@@ -16,7 +16,7 @@ from support.stream_grammar import Heard, ollama_lines
 from support.surfaces import SURFACES, Client, Surface, ask, resume
 
 from contract.events import Done, Event, Failed, Reset, Resumed
-from relay.queue import StartedJob
+from relay.claims import StartedJob
 from relay.records import requested
 
 WORDS = tuple(f"word {number}, " for number in range(12))

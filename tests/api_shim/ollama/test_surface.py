@@ -18,7 +18,7 @@ from support.shim import Stage, lines, serving, stage
 
 from contract.events import Delta, Done, Failed, Reset
 from contract.jobs import JobRecord
-from relay.queue import StartedJob
+from relay.claims import StartedJob
 
 ASKING = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 

@@ -8,7 +8,7 @@ import pytest
 from support.shim import stage
 
 from contract.events import Delta, Done, ToolCallDelta
-from relay.queue import StartedJob
+from relay.claims import StartedJob
 
 SAYING = [{"role": "user", "content": "x"}]
 

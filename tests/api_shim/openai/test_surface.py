@@ -19,8 +19,8 @@ from support.shim import Stage, lines, serving, stage
 
 from contract.embeddings import pack
 from contract.events import Delta, Done, Failed, Reset, Resumed, Vectors
+from relay.claims import StartedJob
 from relay.publisher import AttemptLog
-from relay.queue import StartedJob
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 STREAM: dict[str, Any] = {**CHAT, "stream": True}

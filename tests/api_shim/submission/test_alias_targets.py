@@ -14,7 +14,7 @@ from support.shim import CHAT, Stage, problem, serving, stage
 from contract.events import Vectors
 from contract.roster import ModelReport
 from relay.aliases.moves import MovableJob, Moves
-from relay.queue import StartedJob
+from relay.claims import StartedJob
 
 ALIASES: dict[str, Any] = {
     "fast": {

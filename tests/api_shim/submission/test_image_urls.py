@@ -10,7 +10,7 @@ import httpx
 import pytest
 from support.shim import stage
 
-from relay.queue import StartedJob
+from relay.claims import StartedJob
 
 WRONG = {
     "http://[": "not a URL",

@@ -12,7 +12,7 @@ from support.shim import CHAT, Stage, problem, serving, stage
 
 from contract import redis_keys
 from contract.events import Delta
-from relay.queue import StartedJob
+from relay.claims import StartedJob
 
 KEY = {"Idempotency-Key": "order-17"}
 BODIES: dict[str, dict[str, Any]] = {

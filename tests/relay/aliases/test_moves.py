@@ -15,9 +15,9 @@ from contract.errors import RelayUnavailable
 from contract.events import Delta, Done
 from contract.requests import AliasTarget, Route
 from relay.aliases.moves import MovableJob, Moves
+from relay.claims import StartedJob
 from relay.connection import ScriptCall
 from relay.leases import Holder
-from relay.queue import StartedJob
 from relay.scheduling.pauses import QueuePauses
 from relay.scripts.loader import load
 
@@ -281,8 +281,8 @@ async def finished(relay: Relay, job_id: str) -> StartedJob:
             await relay.leases.reap()
             await relay.reconciler.reconcile()
             for queue in (FIRST, SECOND):
-                claim = await relay.queue.claim(queue, "w2")
-                job = None if claim is None else await relay.queue.start(claim)
+                claim = await relay.claims.claim(queue, "w2")
+                job = None if claim is None else await relay.claims.start(claim)
                 if job is not None:
                     assert claim is not None
                     assert queue == job.record.queue

@@ -8,9 +8,9 @@ from support.relay import QUEUE, Relay, chat, relay_on, words
 
 from contract import redis_keys
 from contract.jobs import JobRecord
+from relay.claims import Claim, assigned
 from relay.leases import Holder
 from relay.order import ClaimFilter
-from relay.queue import Claim, assigned
 from relay.scripts.queues import EndedJob
 from relay.subscriber import Subscription
 
@@ -37,18 +37,18 @@ async def test_a_job_is_leased_to_a_worker_with_a_free_slot(redis_url: str) -> N
         relay.subscriber.subscribe(redis_keys.wake_channel("w1")) as messages,
     ):
         messages.catch_up()
-        assert await relay.queue.claim(QUEUE, "w1", idle_slots=3) is None
+        assert await relay.claims.claim(QUEUE, "w1", idle_slots=3) is None
         record = await enqueue(relay, context_length=4096)
         claim = await next_claim(messages)
 
         assert claim == Claim(QUEUE, "w1", record.id, 1, "m", "m#ctx=4096")
         assert await holders(relay) == {record.id: "1 w1"}
-        assert not await relay.queue.have_tickets([QUEUE])
+        assert not await relay.claims.have_tickets([QUEUE])
         assert await relay.connection.command("ZCARD", redis_keys.backlog(QUEUE)) == 0
         expires = await relay.connection.command("ZSCORE", redis_keys.leases(QUEUE), record.id)
         assert float(expires) - time.time() == pytest.approx(15, abs=5)
 
-        job = await relay.queue.start(claim)
+        job = await relay.claims.start(claim)
         assert job is not None
         await relay.run(job, *words(2))
         assert await relay.frames(record.id)
@@ -62,7 +62,7 @@ async def test_the_same_enqueue_again_assigns_nothing(redis_url: str) -> None:
         relay.subscriber.subscribe(redis_keys.wake_channel("w1")) as messages,
     ):
         messages.catch_up()
-        await relay.queue.claim(QUEUE, "w1", idle_slots=3)
+        await relay.claims.claim(QUEUE, "w1", idle_slots=3)
         id = "a" * 32
         for _ in range(2):
             await relay.queue.enqueue(chat(), queue=QUEUE, job_id=id)
@@ -91,7 +91,7 @@ async def test_a_worker_that_may_not_run_any_job_is_woken_and_claims(
         relay.subscriber.subscribe(redis_keys.wake_channel("w1")) as messages,
     ):
         messages.catch_up()
-        await relay.queue.claim(QUEUE, "w1", claim_filter, idle_slots=3)
+        await relay.claims.claim(QUEUE, "w1", claim_filter, idle_slots=3)
         await enqueue(relay, **fields)
 
         assert await next_claim(messages) == QUEUE
@@ -107,23 +107,23 @@ async def test_no_job_overtakes_one_that_waits(redis_url: str) -> None:
         first = await enqueue(relay)
         # As a claim that found nothing would have done just before.
         await relay.connection.command(
-            "ZADD", redis_keys.idle(QUEUE), 3, relay.queue.idle_member("w1", takes_any=True)
+            "ZADD", redis_keys.idle(QUEUE), 3, relay.claims.idle_member("w1", takes_any=True)
         )
         await enqueue(relay)
 
         assert await holders(relay) == {}
-        claim = await relay.queue.claim(QUEUE, "w1")
+        claim = await relay.claims.claim(QUEUE, "w1")
         assert claim is not None
         assert claim.job_id == first.id
 
 
 async def test_a_worker_that_does_not_listen_gets_no_job(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
-        await relay.queue.claim(QUEUE, "gone", idle_slots=3)
+        await relay.claims.claim(QUEUE, "gone", idle_slots=3)
         await enqueue(relay)
 
         assert await holders(relay) == {}
-        assert await relay.queue.have_tickets([QUEUE])
+        assert await relay.claims.have_tickets([QUEUE])
         assert not await relay.connection.command("EXISTS", redis_keys.idle(QUEUE))
 
 
@@ -132,13 +132,13 @@ async def test_a_worker_gets_no_more_jobs_than_it_has_slots(redis_url: str) -> N
         relay_on(redis_url) as relay,
         relay.subscriber.subscribe(redis_keys.wake_channel("w1")),
     ):
-        await relay.queue.claim(QUEUE, "w1", idle_slots=2)
+        await relay.claims.claim(QUEUE, "w1", idle_slots=2)
         for _ in range(3):
             await enqueue(relay)
 
         assert len(await holders(relay)) == 2
         assert await relay.connection.command("ZCARD", redis_keys.backlog(QUEUE)) == 1
-        assert await relay.queue.have_tickets([QUEUE])
+        assert await relay.claims.have_tickets([QUEUE])
 
 
 async def test_a_job_that_its_worker_cannot_start_returns_to_the_backlog(redis_url: str) -> None:
@@ -147,13 +147,13 @@ async def test_a_job_that_its_worker_cannot_start_returns_to_the_backlog(redis_u
         relay.subscriber.subscribe(redis_keys.wake_channel("w1")) as messages,
     ):
         messages.catch_up()
-        await relay.queue.claim(QUEUE, "w1", idle_slots=1)
+        await relay.claims.claim(QUEUE, "w1", idle_slots=1)
         record = await enqueue(relay)
         claim = await next_claim(messages)
         assert isinstance(claim, Claim)
         assert await relay.leases.give_back(QUEUE, claim.job_id, claim.attempt, claim.attempt)
 
-        assert await relay.queue.have_tickets([QUEUE])
+        assert await relay.claims.have_tickets([QUEUE])
         assert (await relay.claim("w2")).record.id == record.id
 
 
@@ -162,7 +162,7 @@ async def test_a_job_whose_assignment_is_lost_uses_up_no_try(redis_url: str) -> 
         relay_on(redis_url, lease_s=0.3, renew_s=0.1) as relay,
         relay.subscriber.subscribe(redis_keys.wake_channel("w1")),
     ):
-        await relay.queue.claim(QUEUE, "w1", idle_slots=1)
+        await relay.claims.claim(QUEUE, "w1", idle_slots=1)
         record = await enqueue(relay, max_attempts=1)
         async with asyncio.timeout(5):
             while not await relay.leases.reap():
@@ -180,7 +180,7 @@ async def test_a_worker_whose_lease_expired_is_assigned_nothing_more(redis_url: 
         relay_on(redis_url, lease_s=0.3, renew_s=0.1) as relay,
         relay.subscriber.subscribe(redis_keys.wake_channel("w1")),
     ):
-        await relay.queue.claim(QUEUE, "w1", idle_slots=100)
+        await relay.claims.claim(QUEUE, "w1", idle_slots=100)
         await enqueue(relay)
         async with asyncio.timeout(5):
             while not await relay.leases.reap():
@@ -194,7 +194,7 @@ async def test_a_claim_releases_the_job_that_has_ended(redis_url: str) -> None:
         first, second = [await enqueue(relay) for _ in range(2)]
         job = await relay.claim("w1")
         ended = EndedJob(first.id, str(Holder(job.attempt, "w1")))
-        claim = await relay.queue.claim(QUEUE, "w1", ended=ended)
+        claim = await relay.claims.claim(QUEUE, "w1", ended=ended)
 
         assert claim is not None
         assert claim.job_id == second.id

@@ -42,7 +42,7 @@ async def tickets(relay: Relay) -> int:
 
 async def test_a_job_wakes_an_idle_slot_and_sends_no_ticket(redis_url: str) -> None:
     async with relay_on(redis_url) as relay, listening(relay, "w1") as heard:
-        assert await relay.queue.claim(QUEUE, "w1", CHOOSY, idle_slots=2) is None
+        assert await relay.claims.claim(QUEUE, "w1", CHOOSY, idle_slots=2) is None
         for _ in range(2):
             await relay.queue.enqueue(chat(), queue=QUEUE)
         assert await tickets(relay) == 0
@@ -57,8 +57,8 @@ async def test_a_job_wakes_an_idle_slot_and_sends_no_ticket(redis_url: str) -> N
 
 async def test_a_worker_that_does_not_listen_is_forgotten(redis_url: str) -> None:
     async with relay_on(redis_url) as relay, listening(relay, "w2"):
-        await relay.queue.claim(QUEUE, "w1", CHOOSY, idle_slots=5)
-        await relay.queue.claim(QUEUE, "w2", CHOOSY, idle_slots=2)
+        await relay.claims.claim(QUEUE, "w1", CHOOSY, idle_slots=5)
+        await relay.claims.claim(QUEUE, "w2", CHOOSY, idle_slots=2)
         await relay.queue.enqueue(chat(), queue=QUEUE)
 
         assert await tickets(relay) == 0
@@ -68,7 +68,7 @@ async def test_a_worker_that_does_not_listen_is_forgotten(redis_url: str) -> Non
 
 async def test_without_a_listener_a_job_sends_a_ticket(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
-        await relay.queue.claim(QUEUE, "w1", CHOOSY, idle_slots=5)
+        await relay.claims.claim(QUEUE, "w1", CHOOSY, idle_slots=5)
         await relay.queue.enqueue(chat(), queue=QUEUE)
 
         assert await tickets(relay) == 1
@@ -81,8 +81,8 @@ async def test_the_worker_with_most_idle_slots_is_woken(redis_url: str) -> None:
         listening(relay, "few") as few,
         listening(relay, "many") as many,
     ):
-        await relay.queue.claim(QUEUE, "few", CHOOSY, idle_slots=1)
-        await relay.queue.claim(QUEUE, "many", CHOOSY, idle_slots=3)
+        await relay.claims.claim(QUEUE, "few", CHOOSY, idle_slots=1)
+        await relay.claims.claim(QUEUE, "many", CHOOSY, idle_slots=3)
         for _ in range(2):
             await relay.queue.enqueue(chat(), queue=QUEUE)
         async with asyncio.timeout(5):
@@ -95,7 +95,7 @@ async def test_the_worker_with_most_idle_slots_is_woken(redis_url: str) -> None:
 async def test_idle_slots_are_not_noted_while_a_job_waits(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         await relay.queue.enqueue(chat(), queue=QUEUE)
-        assert await relay.queue.claim(QUEUE, "w1", CHOOSY, idle_slots=5) is not None
+        assert await relay.claims.claim(QUEUE, "w1", CHOOSY, idle_slots=5) is not None
 
         assert not await relay.connection.command("EXISTS", redis_keys.idle(QUEUE))
 
@@ -103,8 +103,8 @@ async def test_idle_slots_are_not_noted_while_a_job_waits(redis_url: str) -> Non
 @pytest.mark.parametrize("count", [0, 2])
 async def test_a_worker_corrects_how_many_slots_wait(redis_url: str, count: int) -> None:
     async with relay_on(redis_url) as relay:
-        await relay.queue.claim(QUEUE, "w1", CHOOSY, idle_slots=5)
-        await relay.queue.set_idle_slots(QUEUE, "w1", count)
+        await relay.claims.claim(QUEUE, "w1", CHOOSY, idle_slots=5)
+        await relay.claims.set_idle_slots(QUEUE, "w1", count)
         key = redis_keys.idle(QUEUE)
 
         left = await relay.connection.command("ZSCORE", key, "w1")

@@ -17,6 +17,7 @@ from typing import TextIO
 from fuzz.judge import operations
 from fuzz.run import Fault, Tally, fuzz
 from fuzz.tenants import stage
+from fuzz.valid_requests import NEVER_SERVED
 
 _EVERY_S = 5.0
 
@@ -75,8 +76,10 @@ def main() -> int:
         rounds = count(given.round)
         fuzz(at, found, of=given.seed, rounds=rounds, tally=tally, watch=watch)
     statuses = ", ".join(f"{status} x {n:,}" for status, n in sorted(tally.statuses.items()))
-    unserved = ", ".join(sorted(found.keys() - tally.served)) or "none"
-    sys.stdout.write(f"{watch.line(tally)}\nstatuses: {statuses}\nnever served: {unserved}\n")
+    unserved = found.keys() - tally.served
+    lines = [f"{name}: {NEVER_SERVED.get(name, 'no 2xx')}\n" for name in sorted(unserved)]
+    sys.stdout.write(f"{watch.line(tally)}\nstatuses: {statuses}\nnever served:\n")
+    sys.stdout.writelines(lines)
     return 1 if tally.faults else 0
 
 

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any, Final
 
 import schemathesis
+from schemathesis.core import NOT_SET
 from schemathesis.core.failures import Failure, FailureGroup
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -19,6 +20,7 @@ from schemathesis.specs.openapi.checks import (
 from api_shim.app import create_app
 from api_shim.settings import ShimSettings
 from fuzz.tenants import Caller, Stage
+from fuzz.valid_requests import Valid, body_of
 
 ANSWER_WITHIN_S: Final = 40.0
 ON_PURPOSE: Final = ("no_worker", "not_supported")
@@ -53,6 +55,18 @@ def operations() -> dict[str, Any]:
     found = [each.ok() for each in document.get_all_operations()]
     found.sort(key=lambda it: it.method == "delete")
     return {each.label: each for each in found if each.label != ENDLESS}
+
+
+def case_of(operation: Any, request: Valid) -> schemathesis.Case:
+    """A request of an operation as it is sent."""
+    has_body = request.body is not None
+    made: schemathesis.Case = operation.Case(
+        path_parameters=request.path,
+        query=request.query,
+        body=request.body if has_body else NOT_SET,
+        media_type=next(iter(operation.body)).media_type if has_body else None,
+    )
+    return made
 
 
 def model_for(path: str) -> str:
@@ -102,6 +116,12 @@ def at_home(body: Any) -> Any:
     return body
 
 
+def departing(body: dict[str, Any], valid: Any, chance: int) -> dict[str, Any]:
+    """A valid body in which one field is made up: what is made up all over is soon refused."""
+    name = sorted(body)[chance % len(body)]
+    return {**valid, name: body[name]}
+
+
 def aimed(at: Stage, case: schemathesis.Case, caller: Caller) -> Iterator[Caller | None]:
     """Aim a case: mostly at what is the caller's, then at another tenant's things.
 
@@ -118,12 +138,16 @@ def aimed(at: Stage, case: schemathesis.Case, caller: Caller) -> Iterator[Caller
         # With a name of a backend that it has made up, no job is accepted.
         for name in [each for each in case.headers if each.lower().startswith("x-fleet")]:
             del case.headers[name]
+    valid = body_of(caller, case.operation.label)
+    sent = body
+    if chance & 16 and valid and isinstance(body, dict) and body:
+        case.body = sent = departing(body, valid, chance >> 5)
     if chance % 4:
         aim(case, caller.things, stream=chance % 8 < 4)
     yield None
     if not caller.is_admin:
         other = at.other(caller)
-        case.body, case.path_parameters = body, names
+        case.body, case.path_parameters = sent, names
         aim(case, {**caller.things, **other.things}, stream=chance % 8 < 4)
         yield other if _named(case) & set(other.things.values()) else None
     case.body, case.path_parameters = body, names

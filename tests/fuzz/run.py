@@ -17,11 +17,12 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import HypothesisDeprecationWarning, Unsatisfiable
 from schemathesis import GenerationMode
 
-from fuzz.judge import aimed, fire
+from fuzz.judge import aimed, case_of, fire
 from fuzz.tenants import Caller, Stage
+from fuzz.valid_requests import valid
 
 CASES: Final = 4
-"""Of each operation, mode and round; each is five requests."""
+"""Of each operation, mode and round; each is five requests. A valid one comes with them."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,14 @@ def fuzz(
         for number in rounds:
             at.furnish()
             for name, operation in operations.items():
+                salvo = _Salvo(at, name, number, tally, watch, cases)
+                if operation.method != "delete":
+                    salvo.send_valid(operation)
                 for mode in GenerationMode:
-                    salvo = _Salvo(at, name, number, tally, watch, cases)
                     start = zlib.crc32(f"{of} {number} {name} {mode}".encode())
                     salvo.send(operation.as_strategy(generation_mode=mode), start)
+                if operation.method == "delete":  # there is something to aim at until then
+                    salvo.send_valid(operation)
     except Enough:
         pass
 
@@ -97,6 +102,11 @@ class _Salvo:
     tally: Tally
     watch: Watch
     cases: int
+
+    def send_valid(self, operation: Any) -> None:
+        """What the operation is for."""
+        for caller in self.at.callers.values():
+            self._one(case_of(operation, valid(self.at, caller, self.name)), caller, None)
 
     def send(self, strategy: Any, start: int) -> None:
         @seed(start)

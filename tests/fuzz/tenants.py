@@ -24,6 +24,7 @@ EVERYTHING: Final = (
 )  # fmt: skip
 PAUSED: Final = "ollama.create"
 """The only queue at which requests are aimed that pause one."""
+ALIAS: Final = "an-alias"
 _IDS_KEPT: Final = 5000
 
 
@@ -66,6 +67,14 @@ class Stage:
     def other(self, caller: Caller) -> Caller:
         """A tenant that is not this caller's."""
         return self.callers[TENANTS[1] if caller.name == TENANTS[0] else TENANTS[0]]
+
+    def ask(self, caller: Caller, method: str, path: str, **body: Any) -> Any:
+        """Have a caller ask for something that it may do; the answer, if it is JSON."""
+        answer = self.session.request(
+            method, self.url + path, headers=caller.headers, timeout=30, **body
+        )
+        assert answer.ok, answer.text
+        return answer.json() if answer.content else None
 
     def open_queue(self) -> None:
         """Let jobs of the queue start that requests may pause, so that none waits for ever."""
@@ -129,6 +138,9 @@ def _made(http: httpx.Client, caller: Caller) -> dict[str, str]:
     }
     if caller.is_admin:
         things |= {"/v1/models": "scripted-echo", "/api/v1/queues": PAUSED}
+        alias = {"model": "scripted-echo"}
+        http.put(f"/api/v1/aliases/{ALIAS}", json=alias).raise_for_status()
+        things["/api/v1/aliases"] = ALIAS
         things["/api/v1/keys"] = issued(str(http.base_url), caller.headers, tenant=said)["id"]
     return things
 

@@ -138,8 +138,8 @@ def trusted_list() -> Path:
 
 
 def guarded(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file says in guarded settings."""
-    return {name: found[name] for name in sorted(GUARDED & found.keys())}
+    """What a file says in guarded settings, in whatever case it names them."""
+    return {name: found[name] for name in sorted(found) if name.lower() in GUARDED}
 
 
 def digest(file: Path, found: Mapping[str, Any]) -> str:
@@ -232,7 +232,12 @@ class _ProjectFile(TomlConfigSettingsSource):
 
     @override
     def __call__(self) -> dict[str, Any]:
-        """What it says; raises InvalidSetting for what it may not say."""
-        counted = self.settings_cls.model_fields.keys() & self.toml_data.keys()
-        demand_trust(Path("fleet.toml"), self.toml_data, counted - self.current_state.keys())
-        return super().__call__()
+        """What it says; raises InvalidSetting for what it may not say.
+
+        The library takes names in any case, so its own result says what counts. It would also
+        merge a table with what a variable says; a guarded setting has its value from one place.
+        """
+        found, given = super().__call__(), self.current_state.keys()
+        counted = self.settings_cls.model_fields.keys() & found.keys()
+        demand_trust(Path("fleet.toml"), self.toml_data, counted - given)
+        return {name: it for name, it in found.items() if name not in GUARDED & given}

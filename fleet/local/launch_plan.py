@@ -145,7 +145,8 @@ def shim_ports(host: str, port: int, shims: int) -> tuple[int, ...]:
 def child_environment(more: Mapping[str, str]) -> dict[str, str]:
     """Our environment with the variables in `more`, and this interpreter's folder first on PATH.
 
-    A variable in `more` replaces every other variable that names the same backend.
+    A variable in `more` replaces every other variable that names the same backend. Processes
+    import nothing from the current folder, which may be somebody else's.
     """
     hidden = {variable for variable, name in WELL_KNOWN.items() if f"LLM_{name.upper()}" in more}
     kept = {
@@ -155,4 +156,4 @@ def child_environment(more: Mapping[str, str]) -> dict[str, str]:
     }
     folder = str(Path(sys.executable).parent)
     path = os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])
-    return {**kept, **more, "PATH": path, "PYTHONUNBUFFERED": "1"}
+    return {**kept, **more, "PATH": path, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}

@@ -65,8 +65,8 @@ def unit(what: What, *, program: Path, options: str, is_user: bool) -> Unit:
     }[what]
     command = {
         "up": f"{program} up --data-dir %S/llm-fleet",
-        "shim": f"{program} -m api_shim",
-        "worker": f"{program} -m workers",
+        "shim": f"{program} -P -m api_shim",
+        "worker": f"{program} -P -m workers",
     }[what]
     text = (
         f"[Unit]\nDescription={description}\nWants=network-online.target\n"

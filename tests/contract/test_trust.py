@@ -71,6 +71,23 @@ def test_a_key_does_not_go_to_an_address_that_somebody_elses_file_names(
     assert (found.url, found.give_up_s) == ("http://127.0.0.1:1", 5)
 
 
+@pytest.mark.parametrize("name", ["URL", "Url", "API_KEY", "api_\N{KELVIN SIGN}ey"])
+def test_a_name_in_another_case_is_the_same_setting(folder: Path, name: str) -> None:
+    (folder / "fleet.toml").write_text(f'"{name}" = "http://evil.example"\n', encoding="utf-8")
+
+    with pytest.raises(InvalidSetting, match=r"fleet.toml sets (url|api_key), "):
+        ClientSettings()
+
+
+def test_an_untrusted_table_adds_nothing_to_what_a_variable_says(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "fleet.toml").write_text('[oidc_tenants."*"]\nweight = 900.0\n')
+    monkeypatch.setenv("FLEET_OIDC_TENANTS", '{"lab": {"weight": 2}}')
+
+    assert list(ShimSettings().oidc_tenants) == ["lab"]
+
+
 def test_backends_of_an_untrusted_file_are_not_used(folder: Path) -> None:
     (folder / "fleet.toml").write_text('[backends]\nbox = "vertex://p@evil.example"\n')
 

@@ -2,6 +2,7 @@
 
 import shlex
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -88,6 +89,18 @@ def test_a_given_backend_hides_what_else_names_it(monkeypatch: pytest.MonkeyPatc
     assert "OLLAMA_URL" not in found
     assert found["LLAMACPP_URL"] == "http://elsewhere:2"
     assert found["PATH"].startswith(str(Path(sys.executable).parent))
+
+
+def test_processes_import_nothing_from_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "workers.py").write_text("print('somebody else')")
+    command = [sys.executable, "-c", "import workers; print(workers.__file__)"]
+
+    found = subprocess.run(
+        command, cwd=tmp_path, env=child_environment({}), capture_output=True, text=True, check=True
+    )
+
+    assert found.stdout.strip().endswith("workers/__init__.py")
+    assert "somebody else" not in found.stdout
 
 
 def test_a_taken_port_is_named_with_the_remedy() -> None:

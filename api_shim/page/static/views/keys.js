@@ -1,7 +1,7 @@
 // API keys: what they may do, when they were last used and expire; made and shown once, changed, rotated, revoked.
 import { del, patch, post } from '../api.js';
 import { html, useState } from '../html.js';
-import { date, none } from '../format.js';
+import { date, none, span } from '../format.js';
 import { Ago, Badge, Copy, Empty, Field, Notice } from '../parts/controls.js';
 import { confirmed, Dialog } from '../parts/overlays.js';
 import { attempt, enter } from '../store.js';
@@ -10,6 +10,7 @@ const LIMITS = ['limit_jobs', 'limit_tokens', 'limit_bytes', 'limit_tokens_minut
 const EXPIRES = [['', 'Never'], ['86400', 'In a day'], ['2592000', 'In 30 days'], ['7776000', 'In 90 days'], ['31536000', 'In a year']];
 const USE = ['chat', 'embed', 'rerank', 'image', 'files', 'batches', 'webhooks', 'models:read'];
 const CHANGE = [['models:write', 'pull, load, unload'], ['models:admin', 'copy, create, delete']];
+const RETENTIONS = { none: 'until a job ends', ttl: 'as long as any' };
 const RIGHTS = { permissions: new Set(USE), models: '', backends: '' };
 
 const names = (text) => text.split(',').map((each) => each.trim()).filter(Boolean);
@@ -26,6 +27,12 @@ function mayOf(key) {
   const may = isUsual ? ['use models', ...key.permissions.filter((name) => !USE.includes(name))] : key.permissions;
   const only = [key.models && key.models.join(', '), key.backends && `on ${key.backends.join(', ')}`].filter(Boolean).join(' ');
   return `${may.join(', ') || 'nothing'}${only ? `; only ${only}` : ''}`;
+}
+
+const keptOf = (key) => (key.retention === null ? '' : `; texts are kept ${RETENTIONS[key.retention] || `for ${span(key.retention)}`}`);
+
+function Retention({ fields, set }) {
+  return html`<${Field} label="Texts of jobs are kept" hint="none, ttl or seconds after a job's end; empty: as the fleet says."><input name="retention" pattern="none|ttl|[0-9]{1,8}" value=${fields.retention} onInput=${(event) => set({ ...fields, retention: event.target.value })} /><//>`;
 }
 
 function Rights({ fields, set, first = false }) {
@@ -50,13 +57,13 @@ function ShownOnce({ issued, onClose, children }) {
 }
 
 export function NewKey({ first, onClose, onChanged }) {
-  const [fields, set] = useState({ tenant: '', name: '', weight: '1', limit_jobs: '', limit_tokens: '', limit_bytes: '', limit_tokens_minute: '', limit_tokens_day: '', limit_spend_day: '', limit_spend_month: '', expires_in_s: '', admin: first, ...RIGHTS });
+  const [fields, set] = useState({ tenant: '', name: '', weight: '1', limit_jobs: '', limit_tokens: '', limit_bytes: '', limit_tokens_minute: '', limit_tokens_day: '', limit_spend_day: '', limit_spend_month: '', expires_in_s: '', retention: '', admin: first, ...RIGHTS });
   const [issued, show] = useState(null);
   const input = (name, rest) => html`<input value=${fields[name]} onInput=${(event) => set({ ...fields, [name]: event.target.value })} ...${rest} />`;
   const create = async (event) => {
     event.preventDefault();
     const numbers = ['weight', ...LIMITS, 'expires_in_s'].filter((name) => fields[name] !== '').map((name) => [name, Number(fields[name])]);
-    const made = await attempt(() => post('/api/v1/keys', { tenant: fields.tenant, name: fields.name, ...rightsOf(fields), ...Object.fromEntries(numbers) }));
+    const made = await attempt(() => post('/api/v1/keys', { tenant: fields.tenant, name: fields.name, retention: fields.retention || null, ...rightsOf(fields), ...Object.fromEntries(numbers) }));
     if (made) show(made);
   };
   const close = async () => {
@@ -81,19 +88,20 @@ export function NewKey({ first, onClose, onChanged }) {
       <div class="pair"><${Field} label="Money a day" hint="By the prices of the fleet.">${input('limit_spend_day', { type: 'number', min: 0.000001, step: 'any' })}<//>
         <${Field} label="Money a month" hint="UTC; empty: no limit.">${input('limit_spend_month', { type: 'number', min: 0.000001, step: 'any' })}<//></div>
       <${Rights} fields=${fields} set=${set} first=${first} />
+      <${Retention} fields=${fields} set=${set} />
       ${first && html`<p class="muted small">The first key must be an admin's and cannot expire.</p>`}
     </form><//>`;
 }
 
 export function ChangeKey({ of, onClose, onChanged }) {
   const [fields, set] = useState({
-    name: of.name, expires_in_s: 'same', admin: of.admin, permissions: new Set(of.admin ? USE : of.permissions),
+    name: of.name, expires_in_s: 'same', retention: of.retention === null ? '' : String(of.retention), admin: of.admin, permissions: new Set(of.admin ? USE : of.permissions),
     models: (of.models || []).join(', '), backends: (of.backends || []).join(', '),
   });
   const save = async (event) => {
     event.preventDefault();
     const expires = fields.expires_in_s === 'same' ? {} : { expires_in_s: fields.expires_in_s === '' ? null : Number(fields.expires_in_s) };
-    if (await attempt(() => patch(`/api/v1/keys/${of.id}`, { name: fields.name, ...rightsOf(fields), ...expires }), 'Changed.')) {
+    if (await attempt(() => patch(`/api/v1/keys/${of.id}`, { name: fields.name, retention: fields.retention || null, ...rightsOf(fields), ...expires }), 'Changed.')) {
       onChanged();
       onClose();
     }
@@ -104,6 +112,7 @@ export function ChangeKey({ of, onClose, onChanged }) {
         <label class="field"><span>Expires</span><select onChange=${(event) => set({ ...fields, expires_in_s: event.target.value })}>
           <option value="same">${of.expires_at ? `As before: ${date(of.expires_at)}` : 'As before: never'}</option>${EXPIRES.map(([value, text]) => html`<option value=${value}>${text}</option>`)}</select></label></div>
       <${Rights} fields=${fields} set=${set} />
+      <${Retention} fields=${fields} set=${set} />
     </form><//>`;
 }
 
@@ -125,7 +134,7 @@ export function Keys({ keys, onChange, onChanged }) {
   if (!keys.length) return html`<${Empty} title="No API keys">Only clients on the machine of the fleet are served. The first key opens it to others.<//>`;
   return html`<div class="scroll-x" tabindex="0" role="region" aria-label="Table of keys"><table><thead><tr><th>Key</th><th>Tenant</th><th class="medium">Note</th><th>May</th><th class="medium">Last used</th><th class="wide">Created</th><th class="medium">Expires</th><th><span class="hidden-label">Actions</span></th></tr></thead>
     <tbody>${keys.map((each) => html`<tr key=${each.id}><td class="mono small">${each.id}</td><td>${each.tenant} ${each.admin ? html`<${Badge} tone="run">admin<//>` : null}</td><td class="medium">${each.name || none}</td>
-      <td class="small">${mayOf(each)}</td><td class="medium">${each.last_used_at ? html`<${Ago} at=${each.last_used_at} />` : none}</td>
+      <td class="small">${mayOf(each)}${keptOf(each)}</td><td class="medium">${each.last_used_at ? html`<${Ago} at=${each.last_used_at} />` : none}</td>
       <td class="wide"><${Ago} at=${each.created_at} /></td><td class="medium">${each.expires_at ? date(each.expires_at) : 'never'}</td>
       <td class="actions"><button type="button" class="tiny" onClick=${() => onChange(each)}>Change</button> <button type="button" class="tiny" onClick=${() => rotate(each)}>Rotate</button>
         <button type="button" class="tiny danger" onClick=${() => revoke(each)}>Revoke</button></td></tr>`)}</tbody></table></div>

@@ -6,6 +6,7 @@ import { Empty, Icon, Meter, Notice, Panel, usePoll, View } from '../parts/contr
 import { isAdmin, overview } from '../store.js';
 import { AuditPanel } from './audit.js';
 import { ChangeKey, Keys, NewKey } from './keys.js';
+import { DeletionPanel } from './tenant_deletion.js';
 import { UsagePanels } from './usage.js';
 
 function waitingOf(state) {
@@ -47,6 +48,7 @@ export default function Tenancy() {
     <${Panel} title="Tenants" flush=${true}>${value && html`<${Tenants} keys=${keys} />`}<//>
     <${UsagePanels} />
     <${Panel} title="API keys" flush=${true}>${value && html`<${Keys} keys=${keys} onChange=${change} onChanged=${again} />`}<//>
+    <${DeletionPanel} names=${[...new Set(keys.map((each) => each.tenant))].sort()} onChanged=${again} />
     <${AuditPanel} />
     ${changing && html`<${ChangeKey} of=${changing} onClose=${() => change(null)} onChanged=${again} />`}
     ${creating && html`<${NewKey} first=${!keys.length} onClose=${() => create(false)} onChanged=${again} />`}

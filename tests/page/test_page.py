@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
-from support.page import FAILS, MARKUP, MODELS, SLOW_STORY, Watched, opened, show
+from support.page import FAILS, HIDE, MARKUP, MODELS, SEE, SLOW_STORY, Watched, opened, show
 from support.shim import serving
 from support.token_server import token_server
 
@@ -330,3 +330,21 @@ def test_a_batch_shows_its_progress_and_its_files(watched: Watched, page: Any) -
 
     assert download.value.path().read_text().count("\n") == 20
     assert page.get_by_text("<b>rows</b>.jsonl").count() == 1
+
+
+def test_a_hidden_tab_holds_no_connection_and_reads_on_where_it_was(
+    watched: Watched, page: Any
+) -> None:
+    none = "llmfleet_process_open_streams 0.0"
+    job = watched.enqueue(model="scripted-story:chunks=150,rate=25")
+    show(page, f"jobs/{job}", re.compile("^Job"))
+    until(lambda: len(answer_of(page)) > 20)
+    page.evaluate(HIDE)
+    until(lambda: none in watched.http.get("/metrics?only=process").text)
+    before = answer_of(page)
+    whole = watched.until(job, "done")["result"]["content"].strip()
+    assert whole.startswith(before)
+    assert len(before) < len(whole)
+
+    page.evaluate(SEE)
+    until(lambda: answer_of(page) == whole)

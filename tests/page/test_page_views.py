@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.page import Watched, opened, show
+from support.page import HIDE, SEE, Watched, opened, show
 
 AXE = Path(__file__).parent / "axe" / "axe.min.js"
 VIEWS = {
@@ -85,13 +85,17 @@ def test_no_view_is_wider_than_a_small_phone_or_lost_on_a_large_screen(
                 assert 0 <= own["x"] <= size["width"] - own["width"], (path, own)
 
 
+def for_nobody(watched: Watched, backend: str, count: int) -> None:
+    body = {"model": "m", "backend": backend, "messages": [{"role": "user", "content": "hi"}]}
+    for _ in range(count):
+        answer = watched.http.post("/api/v1/jobs/chat?enqueue_anyway=true", json=body)
+        assert answer.status_code == 202, answer.text
+
+
 def test_a_long_list_is_fetched_as_it_is_scrolled_and_draws_what_is_in_sight(
     watched: Watched, page: Any
 ) -> None:
-    body = {"model": "m", "backend": "nobody", "messages": [{"role": "user", "content": "hi"}]}
-    for _ in range(MANY):
-        answer = watched.http.post("/api/v1/jobs/chat?enqueue_anyway=true", json=body)
-        assert answer.status_code == 202, answer.text
+    for_nobody(watched, "nobody", MANY)
     show(page, "jobs?queue=nobody.chat", "Jobs")
     page.get_by_text("100+ jobs").wait_for()
     rows = page.get_by_role("rowgroup", name="Rows of jobs")
@@ -103,6 +107,27 @@ def test_a_long_list_is_fetched_as_it_is_scrolled_and_draws_what_is_in_sight(
     page.locator(f'[aria-rowindex="{MANY + 1}"]').wait_for()
 
     assert 10 < page.locator(".list-body .list-row").count() < 100
+
+
+def test_a_list_that_is_open_while_many_jobs_come_has_all_of_them(
+    watched: Watched, page: Any
+) -> None:
+    show(page, "jobs?queue=none.chat", "Jobs")
+    page.get_by_text("No jobs match").wait_for()
+    page.evaluate(HIDE)
+    for_nobody(watched, "none", 150)
+    page.evaluate(SEE)
+    page.get_by_text("100+ jobs").wait_for()
+    rows = page.get_by_role("rowgroup", name="Rows of jobs")
+    while not page.get_by_text("150 jobs", exact=True).count():
+        rows.evaluate("(it) => it.scrollTo(0, it.scrollHeight)")
+        page.wait_for_timeout(100)
+    page.evaluate(HIDE)
+    for_nobody(watched, "none", 250)
+    page.evaluate(SEE)
+
+    page.get_by_text("400 jobs", exact=True).wait_for()
+    assert page.get_by_role("table", name="jobs").get_attribute("aria-rowcount") == "401"
 
 
 def test_the_keyboard_alone_reaches_a_job(watched: Watched, page: Any, used: str) -> None:

@@ -16,6 +16,12 @@ MODELS = (SLOW_STORY, FAILS, "scripted-story:chunks=40,rate=40", "scripted-think
 PULLED = {"FLEET_LEASE_S": "2", "FLEET_RENEW_S": "0.5", "FLEET_REAP_S": "0.5"}
 """A job of a worker that was killed is handed over within seconds."""
 WIDE = {"width": 1440, "height": 900}
+HIDE, SEE = (
+    f"""Object.defineProperty(document, 'hidden', {{ value: {hidden}, configurable: true }});
+    document.dispatchEvent(new Event('visibilitychange'))"""
+    for hidden in ("true", "false")
+)
+"""Make a page think that its tab is hidden, or seen."""
 MARKUP = "<img src=x onerror=\"document.title='owned'\"> <b>bold</b>"
 
 

@@ -106,13 +106,40 @@ export function pause(seconds, signal) {
   });
 }
 
-// Every event of a job, from the beginning, until its terminal event; reconnects by its cursor.
-export async function* follow(jobId, signal) {
+// Resolves when the tab is seen, or at once when `signal` is aborted.
+function seen(signal) {
+  return new Promise((resolve) => {
+    const look = () => {
+      if (document.hidden && !signal.aborted) return;
+      document.removeEventListener('visibilitychange', look);
+      resolve();
+    };
+    document.addEventListener('visibilitychange', look);
+    signal.addEventListener('abort', look, { once: true });
+    look();
+  });
+}
+
+// What ends with `signal`, and when the tab is hidden.
+function sight(signal) {
+  const control = new AbortController();
+  const look = () => { if (document.hidden || signal.aborted) control.abort(); };
+  document.addEventListener('visibilitychange', look, { signal: control.signal });
+  signal.addEventListener('abort', look, { signal: control.signal });
+  look();
+  return control;
+}
+
+// Every event of a job, from the beginning, until its terminal event; reconnects by its cursor. A
+// hidden tab holds no connection, because all tabs of a browser share six; `always` holds it.
+export async function* follow(jobId, signal, { always = false } = {}) {
   let after = '';
   let failures = 0;
   while (!signal.aborted) {
+    if (!always) await seen(signal);
+    const open = always ? { signal, abort() {} } : sight(signal);
     try {
-      for await (const { data } of stream('GET', query(`/api/v1/jobs/${jobId}/events`, { after }), { signal })) {
+      for await (const { data } of stream('GET', query(`/api/v1/jobs/${jobId}/events`, { after }), { signal: open.signal })) {
         failures = 0;
         if (data.type === 'log_reset') after = '';
         else if (data.id) after = data.id;
@@ -124,8 +151,11 @@ export async function* follow(jobId, signal) {
       if (LAST.has(record.status) && failures > 3) return;
     } catch (error) {
       if (signal.aborted) return;
+      if (open.signal.aborted) continue;
       if (error.status >= 400 && error.status < 500) throw error;
       failures += 1;
+    } finally {
+      open.abort();
     }
     await pause(Math.min(5, 0.25 * 2 ** Math.min(failures, 6)), signal);
   }

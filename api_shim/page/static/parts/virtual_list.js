@@ -3,7 +3,8 @@ import { html, useEffect, useRef, useState } from '../html.js';
 
 const SPARE = 12;
 
-// `row(item, at)` makes the cells; `onEnd` is called when the end comes in sight.
+// `row(item, at)` makes the cells; `onEnd` is called when the end comes in sight, and for each other
+// `items` while it is: a page may add none.
 export function VirtualList({ label, columns, className, items, row, onEnd, onOpen, tail }) {
   const host = useRef();
   const [window_, set] = useState({ top: 0, height: 600, size: 30 });
@@ -21,7 +22,7 @@ export function VirtualList({ label, columns, className, items, row, onEnd, onOp
   }, []);
   const first = Math.max(0, Math.floor(window_.top / window_.size) - SPARE);
   const last = Math.min(items.length, Math.ceil((window_.top + window_.height) / window_.size) + SPARE);
-  useEffect(() => { if (last >= items.length - SPARE) onEnd(); }, [last, items.length]);
+  useEffect(() => { if (last >= items.length - SPARE) onEnd(); }, [last, items]);
   const move = (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 15, PageUp: -15 }[event.key];
     if (event.key === 'Enter' && event.target === host.current && items[current]) onOpen(items[current]);

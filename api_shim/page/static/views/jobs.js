@@ -9,6 +9,7 @@ import Job from './job.js';
 
 const KINDS = ['chat', 'embed', 'rerank', 'image', 'pull', 'load', 'unload', 'show', 'running', 'create', 'copy', 'delete'];
 const STATUSES = ['scheduled', 'queued', 'running', 'done', 'failed', 'cancelled'];
+const MOST_PAGES = 6;
 const COLUMNS = [['Status'], ['Job', 'medium'], ['Model'], ['Kind', 'medium'], ['Tenant', 'wide'], ['Created'], ['Waited', 'wide'], ['Took', 'wide']];
 
 // Pages of jobs that match, fetched as the list is scrolled; new ones are added at the top.
@@ -16,6 +17,8 @@ function useJobs(filter) {
   const [state, set] = useState({ jobs: [], next: null, ended: false, error: null, loading: true });
   const busy = useRef(false);
   const current = useRef(0);
+  const shown = useRef();
+  shown.current = state.jobs;
   const key = JSON.stringify(filter);
   const fetchPage = (before, limit) => get(query('/api/v1/jobs', { ...filter, before, limit }));
   useEffect(() => {
@@ -28,8 +31,11 @@ function useJobs(filter) {
     ).finally(() => { if (mine === current.current) busy.current = false; });
     const timer = setInterval(async () => {
       if (document.hidden || busy.current) return;
-      const page = await fetchPage('', 100).catch(() => null);
-      if (page && mine === current.current) set((old) => ({ ...old, jobs: merged(page, old) }));
+      busy.current = true;
+      const added = await newest(fetchPage, shown.current).catch(() => null);
+      if (mine !== current.current) return;
+      busy.current = false;
+      if (added) set((old) => ({ ...old, ...merged(added, old) }));
     }, 2000);
     return () => clearInterval(timer);
   }, [key]);
@@ -49,12 +55,25 @@ function useJobs(filter) {
   return { ...state, more };
 }
 
-// The newest page over what is there: changed records replace old ones, in the order of creation.
-function merged(page, old) {
-  if (!page.jobs.length) return page.next ? old.jobs : [];
-  const oldest = page.jobs[page.jobs.length - 1].created_at;
-  const covered = page.next === null ? [] : old.jobs.filter((each) => each.created_at < oldest);
-  return [...page.jobs, ...covered];
+// What is newer than the list, in as many pages as that takes; after some it does not reach the list.
+// A page that is not full has read so many records that it does.
+async function newest(fetchPage, shown) {
+  const found = { jobs: [], next: null, reaches: false };
+  for (let pages = 0; !found.reaches && pages < (shown.length ? MOST_PAGES : 1); pages += 1) {
+    const limit = pages ? 200 : 100;
+    const page = await fetchPage(found.next || '', limit);
+    found.jobs.push(...page.jobs);
+    found.next = page.next;
+    found.reaches = !page.next || page.jobs.length < limit || (shown.length > 0 && page.jobs[limit - 1].created_at <= shown[0].created_at);
+  }
+  return found;
+}
+
+// The newest jobs over what is there: changed records replace old ones, in the order of creation.
+function merged({ jobs, next, reaches }, old) {
+  if (!reaches || !next) return { jobs, next, ended: !next };
+  const oldest = jobs.length ? jobs[jobs.length - 1].created_at : Infinity;
+  return { jobs: unique([...jobs, ...old.jobs.filter((each) => each.created_at <= oldest)]) };
 }
 
 function unique(jobs) {

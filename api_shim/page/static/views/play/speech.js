@@ -28,7 +28,7 @@ export function useSpeech() {
         frame = 0;
         if (!control.signal.aborted) set({ id, state: fold(events), first, busy: true });
       };
-      for await (const event of follow(id, control.signal)) {
+      for await (const event of follow(id, control.signal, { always: true })) {
         if (first === null && ['delta', 'vectors', 'image'].includes(event.type)) first = (performance.now() - sent) / 1000;
         if (event.type === 'vectors') vectors.push(event);
         if (event.type === 'reset') vectors.length = 0;

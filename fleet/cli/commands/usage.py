@@ -106,7 +106,7 @@ async def _show_limits(fleet: AsyncClient, terminal: Terminal, tenant: str | Non
         for each in found
         for limit in each.limits
     ]  # fmt: skip
-    columns = ("tenant", "limit", "used", "of", "full", "free in", "running jobs")
+    columns = ("tenant", "limit", "used", "of", "full", "free in", "open jobs")
     terminal.print_table(columns, rows)
     if not rows:
         terminal.message("no tenant has a limit of tokens or money")

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from api_shim.following.drop_in import ANSWER_RESTARTED
+from api_shim.following.job_refusals import ANSWER_RESTARTED
 from api_shim.http.problems import Problem
 from contract import sse
 from contract.errors import QuotaExhausted

@@ -17,7 +17,7 @@ from pydantic_core import from_json
 
 from api_shim.anthropic.answer_blocks import AnswerBlocks, StreamEvent
 from api_shim.anthropic.errors import error_event
-from api_shim.following.drop_in import FAILURES, RESTARTS
+from api_shim.following.job_refusals import FAILURES, RESTARTS
 from api_shim.http.problems import Problem
 from contract import sse
 from contract.chat import ChatRequest, MessageNotes

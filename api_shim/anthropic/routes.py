@@ -14,7 +14,9 @@ from api_shim.anthropic.message_request import to_counted, to_request
 from api_shim.anthropic.schemas import anthropic_answers, anthropic_faults
 from api_shim.anthropic.stored_messages import Messages, MessageStore, StoredMessage, cursor_of
 from api_shim.dependencies import Dependencies, DropIn, Injected
-from api_shim.following.drop_in import AnswerStream, DropInCall, restarted
+from api_shim.following.answer_stream import AnswerStream
+from api_shim.following.drop_in import DropInCall
+from api_shim.following.job_refusals import restarted
 from api_shim.following.long_answer import LongAnswer
 from api_shim.following.token_counts import TokenCount
 from api_shim.http.head import is_head

@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
 from api_shim.file_storage import Storage
-from api_shim.following.drop_in import refusal_of
+from api_shim.following.job_refusals import refusal_of
 from api_shim.http.problems import problem_of
 from api_shim.openai.errors import encoded
 from api_shim.submission.ignored_fields import HEADER, header_value

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json
 
-from api_shim.following.drop_in import RESTARTS
+from api_shim.following.job_refusals import RESTARTS
 from api_shim.http.problems import Problem, Refusal, problem_of
 from api_shim.ollama.chat_messages import ToolCallBuilder
 from api_shim.ollama.errors import encoded

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic_core import from_json
 from typing_extensions import override
 
-from api_shim.following.drop_in import RESTARTS
+from api_shim.following.job_refusals import RESTARTS
 from api_shim.http.problems import Problem
 from api_shim.openai.errors import encoded
 from api_shim.openai.request_fields import (

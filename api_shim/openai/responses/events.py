@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
-from api_shim.following.drop_in import ANSWER_RESTARTED, RESTARTS
+from api_shim.following.job_refusals import ANSWER_RESTARTED, RESTARTS
 from api_shim.http.problems import Problem
 from api_shim.openai.errors import encoded
 from api_shim.openai.responses.output import Event, Output

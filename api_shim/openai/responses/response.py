@@ -6,7 +6,7 @@ Source: openai/openai-openapi, Response.
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from api_shim.following.drop_in import refusal_of
+from api_shim.following.job_refusals import refusal_of
 from api_shim.openai.errors import known_code
 from api_shim.openai.response_head import ResponseHead
 from api_shim.openai.responses.output import Output

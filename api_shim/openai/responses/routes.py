@@ -7,7 +7,8 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Body, Path, Query, Request, Response
 
 from api_shim.dependencies import DropIn, Injected
-from api_shim.following.drop_in import AnswerStream, restarted
+from api_shim.following.answer_stream import AnswerStream
+from api_shim.following.job_refusals import restarted
 from api_shim.following.token_counts import TokenCount
 from api_shim.http.head import is_head
 from api_shim.http.json_body import JsonRoute

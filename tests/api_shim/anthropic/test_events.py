@@ -14,7 +14,7 @@ from support.message_grammar import Told, checked
 from api_shim.anthropic.errors import anthropic_envelope, error_body
 from api_shim.anthropic.events import MessageBuilder, MessageEvents, MessageFacts
 from api_shim.anthropic.signatures import facts_in
-from api_shim.following.drop_in import refusal_of
+from api_shim.following.job_refusals import refusal_of
 from api_shim.http.problems import problem_of
 from contract.chat import MessageNotes
 from contract.errors import BackendBusy, FleetError, NoWorker, QueueFull, QuotaExhausted

@@ -1,6 +1,6 @@
 """A client that reads slowly gets the end of its stream, too, however long that takes.
 
-Subjects: api_shim/following/event_stream.py, api_shim/following/drop_in.py.
+Subjects: api_shim/following/event_stream.py, api_shim/following/answer_stream.py.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ import pytest
 from starlette.responses import Response
 from support.responses import JOB, frames
 
-from api_shim.following import drop_in, event_stream
-from api_shim.following.drop_in import AnswerStream
+from api_shim.following import answer_stream, event_stream
+from api_shim.following.answer_stream import AnswerStream
 from api_shim.following.event_stream import SSE, EventStreamResponse
 from api_shim.following.shutdown import OpenCalls
 from api_shim.openai.chat_response import ChatChunks
@@ -38,7 +38,7 @@ def answer() -> Response:
 async def test_the_last_bytes_wait_for_the_client(
     response: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (drop_in, event_stream):
+    for module in (answer_stream, event_stream):
         monkeypatch.setattr(module, "CLOSE_TIMEOUT_S", 0.01)
     sent: list[dict[str, Any]] = []
 

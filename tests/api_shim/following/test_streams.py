@@ -1,7 +1,7 @@
 """What every streaming surface promises, asked of each of them in the same way.
 
 The test plays the worker: it writes the events, so that every moment of a stream can be reached.
-Subjects: api_shim/following/drop_in.py, api_shim/following/event_stream.py.
+Subjects: api_shim/following/answer_stream.py, api_shim/following/event_stream.py.
 """
 
 import asyncio

@@ -6,7 +6,7 @@ import pytest
 from openai.types.responses import Response
 from support.responses import JOB, QUEUED, STARTED, about, call, frames, parsed, told, words
 
-from api_shim.following.drop_in import refusal_of
+from api_shim.following.job_refusals import refusal_of
 from api_shim.http.problems import problem_of
 from api_shim.openai.responses.events import ResponseEvents
 from contract.events import (

@@ -72,11 +72,14 @@ ALIASES: Final = "fleet:aliases"
 MOVABLE: Final = "fleet:movable"
 """Sorted set of jobs that may move to another target: job id by the unix time of the next look."""
 
-AUDIT: Final = "fleet:audit"
-"""Stream of what admins did."""
+AUDIT: Final = "fleet:audit:done"
+"""Sorted set of what was done with rights to change the fleet: JSON by its unix microsecond."""
 
-AUDIT_REFUSED: Final = "fleet:audit:refused"
-"""Stream of what was refused to keys that lack the permission."""
+AUDIT_REFUSED: Final = "fleet:audit:refusals"
+"""The same of what was refused to keys that lack the permission."""
+
+AUDIT_OF_ADMINS: Final = "fleet:audit:admins"
+"""List of the microseconds of the admins' entries, the oldest first."""
 
 DELETIONS: Final = "fleet:deletions"
 """Sorted set of tenants whose deletion has not ended: name by the unix time of the request."""
@@ -405,6 +408,16 @@ def live_batches(tenant: str) -> str:
 def webhook_secrets(tenant: str) -> str:
     """Hash of a tenant's signing secrets: id of the webhook to JSON."""
     return f"fleet:t:{tenant}:webhook:secrets"
+
+
+def audit_of(tenant: str) -> str:
+    """List of the microseconds of a tenant's entries of the audit log, the oldest first."""
+    return f"fleet:audit:of:{tenant}"
+
+
+def audit_refused_of(tenant: str) -> str:
+    """The same of what was refused to the tenant."""
+    return f"fleet:audit:refused:{tenant}"
 
 
 def webhook_queue(receiver: str) -> str:

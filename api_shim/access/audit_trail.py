@@ -99,7 +99,6 @@ class AuditTrail:
         if is_refused and not self._is_news(entry.facts.id if entry else "", row):
             return
         fields: dict[str, str | int] = {
-            "tenant": tenant_in(scope).name,
             "key": entry.facts.id if entry else "",
             "key_name": entry.facts.name if entry else "",
             "action": row,
@@ -108,7 +107,7 @@ class AuditTrail:
             "address": (scope.get("client") or ("",))[0],
             "request_id": scope["state"].get("request_id", ""),
         }
-        await self._write(fields, refused=is_refused)
+        await self._write(tenant_in(scope), fields, refused=is_refused)
 
     async def pulls(self, tenant: Tenant, record: JobRecord) -> None:
         """Write that a job will pull its model, which its backend does not have.
@@ -118,19 +117,21 @@ class AuditTrail:
         subject = f"{record.model or ''} on {record.backend}"
         if self._is_news(tenant.key_id, f"{PULLS} {subject}"):
             fields: dict[str, str | int] = {
-                "tenant": tenant.name,
                 "key": tenant.key_id,
                 "action": PULLS,
                 "subject": f"{subject}, job {record.id}",
                 "status": int(HTTPStatus.ACCEPTED),
             }
-            await self._write(fields, refused=False)
+            await self._write(tenant, fields, refused=False)
 
-    async def _write(self, fields: Mapping[str, str | int], *, refused: bool) -> None:
+    async def _write(
+        self, tenant: Tenant, fields: Mapping[str, str | int], *, refused: bool
+    ) -> None:
         try:
-            await self.log.append(fields, refused=refused)
+            await self.log.append(tenant, fields, refused=refused)
         except RelayUnavailable:
-            _log.warning("not in the audit log", extra={"facts": fields})
+            facts = {"tenant": tenant.name, **fields}
+            _log.warning("not in the audit log", extra={"facts": facts})
 
     def _is_news(self, key_id: str, what: str) -> bool:
         now = time.monotonic()

@@ -46,12 +46,13 @@ _WITHHELD_FROM_WORKERS: Final = frozenset(
     {
         redis_keys.file, redis_keys.files, redis_keys.batch, redis_keys.batch_rows,
         redis_keys.batch_parts, redis_keys.batches, redis_keys.live_batches,
-        redis_keys.webhook_secrets,
+        redis_keys.webhook_secrets, redis_keys.audit_of, redis_keys.audit_refused_of,
     }
 )  # fmt: skip
 _WITHHELD_TABLES: Final = frozenset(
     {
         redis_keys.KEYS, redis_keys.KEYS_USED, redis_keys.AUDIT, redis_keys.AUDIT_REFUSED,
+        redis_keys.AUDIT_OF_ADMINS,
         redis_keys.BATCHES, redis_keys.STORED, redis_keys.HELD,
     }
 )  # fmt: skip

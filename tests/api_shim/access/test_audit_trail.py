@@ -15,8 +15,9 @@ from support.relay import relay_on
 from support.shim import CHAT, problem, stage
 
 from contract import redis_keys
+from contract.errors import RelayUnavailable
 from contract.tenants import Tenant
-from relay.access.audit_log import MOST_REFUSED, AuditLog
+from relay.access.audit_log import MOST_OF_A_TENANT, MOST_REFUSED, AuditLog
 
 
 @pytest.fixture
@@ -149,21 +150,52 @@ async def test_a_refusal_is_recorded_apart_and_once_a_minute(
     assert int(own_redis.say("TTL", redis_keys.AUDIT_REFUSED).strip(b":\r\n")) > 0
 
 
-async def test_pages_go_back_in_time_and_the_log_is_bounded(own_redis: RedisServer) -> None:
+async def test_nobody_pushes_the_entries_of_others_out_of_the_log(own_redis: RedisServer) -> None:
+    boss, loud, quiet = Tenant(name="a", admin=True), Tenant(name="a"), Tenant(name="b")
     async with relay_on(own_redis.url) as relay:
         log = AuditLog(relay.connection)
-        for number in range(2 * MOST_REFUSED):
-            fields = {"tenant": "a", "action": "x" * 900, "subject": str(number), "status": 403}
-            await log.append(fields, refused=True)
-        first = await log.page(limit=3, before=None, refused=True)
-        second = await log.page(limit=3, before=first.next, refused=True)
 
-        subjects = [int(each.subject) for each in (*first.entries, *second.entries)]
-        assert subjects == [1999 - each for each in range(6)]
-        assert len(first.entries[0].action) == 300
-        assert int(own_redis.say("XLEN", redis_keys.AUDIT_REFUSED).strip(b":\r\n")) < 1200
-        own_redis.say("XADD", redis_keys.AUDIT, "*", "what", "else")
-        assert (await log.page(limit=3, before=None, refused=False)).entries == ()
+        async def write(who: Tenant, subject: object, *, refused: bool = False) -> None:
+            fields = {"action": "x" * 900, "subject": str(subject), "status": 200}
+            await log.append(who, fields, refused=refused)
+
+        for who in (boss, quiet):
+            await write(who, who.name)
+        await write(quiet, "refused b", refused=True)
+        for number in range(MOST_OF_A_TENANT + 50):
+            await write(loud, number)
+            await write(loud, number, refused=True)
+        first = await log.page(limit=3, before=None, refused=False)
+        second = await log.page(limit=3, before=first.next, refused=False)
+        done = (await log.page(limit=1000, before=None, refused=False)).entries
+        refused = (await log.page(limit=1000, before=None, refused=True)).entries
+
+        newest = [str(MOST_OF_A_TENANT + 49 - each) for each in range(MOST_OF_A_TENANT)]
+        assert [each.subject for each in (*first.entries, *second.entries)] == newest[:6]
+        assert [each.subject for each in done] == [*newest, "b", "a"]
+        assert [each.subject for each in refused] == [*newest[:MOST_REFUSED], "refused b"]
+        assert len(done[0].action) == 300
+        assert [each.id for each in done] == sorted({each.id for each in done}, reverse=True)
+        assert own_redis.say("LLEN", redis_keys.audit_of("a")) == b":500\r\n"
+
+
+async def test_an_entry_that_another_program_wrote_is_passed_over(own_redis: RedisServer) -> None:
+    async with relay_on(own_redis.url) as relay:
+        log = AuditLog(relay.connection)
+        fields = {"action": "x", "subject": "y", "status": 200}
+        await log.append(Tenant(name="a"), fields, refused=False)
+        for number, text in enumerate(("{", "[]", "{}", "\xff")):
+            own_redis.say("ZADD", redis_keys.AUDIT, str(number), text)
+        for score in ("inf", "-inf", "1e300", "9007199254740991"):
+            own_redis.say("ZADD", redis_keys.AUDIT, score, f"at {score}")
+        await log.append(Tenant(name="a"), fields | {"subject": "z"}, refused=False)
+
+        found = await log.page(limit=5, before=None, refused=False)
+        assert [each.subject for each in found.entries] == ["z", "y"]
+        own_redis.say("DEL", redis_keys.AUDIT)
+        own_redis.say("SET", redis_keys.AUDIT, "?")
+        with pytest.raises(RelayUnavailable):
+            await log.append(Tenant(name="a"), fields, refused=False)
 
 
 async def test_a_page_before_an_id_that_cannot_be_is_empty_or_refused(

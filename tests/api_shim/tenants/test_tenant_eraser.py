@@ -126,7 +126,13 @@ async def test_a_tenant_is_deleted_and_its_neighbour_is_not(
         kinds = ("api_keys", "batches", "idempotency_keys", "vectors", "webhooks")
         assert [counts[kind] for kind in kinds] == [1] * len(kinds)
         assert counts["files"] >= 1
-        kept = {redis_keys.deletion(GONE), redis_keys.AUDIT, redis_keys.UNSETTLED}
+        kept = {
+            redis_keys.deletion(GONE),
+            redis_keys.AUDIT,
+            redis_keys.AUDIT_OF_ADMINS,
+            redis_keys.audit_of(GONE),
+            redis_keys.UNSETTLED,
+        }
         assert {key for key in left if not key.startswith("fleet:q:")} <= kept
         assert not await at.relay.connection.command("EXISTS", turns)
         assert {key for key in before if key.startswith(("fleet:t:", "fleet:file:"))} <= after

@@ -29,6 +29,7 @@ from relay import (
     reconciler,
     records,
 )
+from relay.access import audit_log
 from relay.compaction import compactor
 from relay.connection import ScriptCall
 from relay.deletion import tenant_deletions
@@ -68,6 +69,9 @@ FRAME = (
     jobs.NewFrames(JOB, redis_keys.channel(JOB), "n", 1, "1-2", b"1-2 delta {}", ""),
 )
 CALLS: dict[str, ScriptCall[Any]] = {
+    "audit/append": audit_log.append_entry(
+        redis_keys.AUDIT, redis_keys.audit_of("t"), "{}", 1
+    ),
     "tables/read": table_scripts.read_table("fleet:aliases", "r"),
     "tables/change": table_scripts.change_table("fleet:aliases", "r", "s", "fast", b"{}"),
     "api_keys/issue": api_keys.issue_key("id", b"{}", keeps=True, revision="r", limit=1),

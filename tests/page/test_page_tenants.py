@@ -1,6 +1,7 @@
-"""What the page does about texts that should not be kept: retention of keys, deletion of tenants.
+"""What the page does for keys: their retention, their permissions, the deletion of a tenant.
 
-Subjects: api_shim/page/static/views/tenant_deletion.js, api_shim/page/static/views/keys.js.
+Subjects: api_shim/page/static/views/tenant_deletion.js, api_shim/page/static/views/keys.js,
+api_shim/page/static/parts/shell.js.
 """
 
 import re
@@ -8,7 +9,7 @@ from typing import Any
 
 import httpx
 from support.keys import bearer
-from support.page import Watched, show
+from support.page import Watched, opened, show
 
 
 def test_a_key_is_made_that_keeps_no_texts_and_changed(watched: Watched, page: Any) -> None:
@@ -63,3 +64,26 @@ def test_a_tenant_is_deleted_after_its_name_was_written_again(watched: Watched, 
     assert watched.http.get(f"/api/v1/jobs/{job}").status_code == 404
     panel.get_by_text("done", exact=True).wait_for()
     assert watched.http.get("/api/v1/tenants/leaving/deletion").json()["usage"] == "keep"
+
+
+def test_a_key_sees_the_views_that_it_may_and_asks_for_nothing_else(
+    watched: Watched, chromium: Any
+) -> None:
+    new = {"tenant": "indexer", "permissions": ["embed", "files"]}
+    made = watched.http.post("/api/v1/keys", json=new).json()["key"]
+    refused: list[str] = []
+    with opened(watched, chromium, key=made) as page:
+        page.on("response", lambda it: refused.append(it.url) if it.status == 403 else None)
+        page.get_by_role("heading", level=1, name="Jobs").wait_for()
+        views = page.get_by_role("navigation").get_by_role("link").all_inner_texts()
+        for path, title in {"schedules": "Schedules", "batches": "Batches and files"}.items():
+            show(page, path, title)
+            page.wait_for_timeout(300)
+        for path, title in {"webhooks": "Webhooks", "queues/box.chat": "Queues"}.items():
+            show(page, path, title)
+            page.get_by_text("Your key lacks the permission").wait_for()
+        told = page.get_by_text("The fleet cannot be reached").count()
+
+    assert views == ["Jobs", "Schedules", "Dead letters", "Batches", "Usage"]
+    assert (refused, told) == ([], 0)
+    watched.http.delete(f"/api/v1/keys/{made.split('_')[1]}")

@@ -14,6 +14,8 @@ export const models = signal(null);
 export const aliases = signal([]);
 export const toasts = signal([]);
 export const route = signal(parsed(location.hash));
+// What the state of the fleet and the lists of models, backends and queues need.
+export const READ = 'models:read';
 export const may = (permission) => Boolean(caller.value && (caller.value.tenant.admin || caller.value.tenant.permissions.includes(permission)));
 export const isAdmin = computed(() => Boolean(caller.value && caller.value.tenant.admin));
 
@@ -112,12 +114,12 @@ export function signOut(message = '') {
 export async function watch() {
   let failures = 0;
   for (;;) {
-    if (!caller.value || document.hidden) {
+    if (!may(READ) || document.hidden) {
       await pause(document.hidden ? 0.5 : 0.05);
       continue;
     }
     const stop = new AbortController();
-    const check = setInterval(() => { if (!caller.value || document.hidden) stop.abort(); }, 1000);
+    const check = setInterval(() => { if (!may(READ) || document.hidden) stop.abort(); }, 1000);
     try {
       for await (const { event, data } of stream('GET', '/api/v1/overview/events', { signal: stop.signal })) {
         failures = 0;
@@ -126,10 +128,11 @@ export async function watch() {
       }
     } catch (error) {
       if (!stop.signal.aborted && error.status === 401) signOut(error.message);
+      if (!stop.signal.aborted && error.status === 403) await enter('');  // its rights have changed
     } finally {
       clearInterval(check);
     }
-    if (caller.value && !stop.signal.aborted) {
+    if (may(READ) && !stop.signal.aborted) {
       failures += 1;
       if (failures > 1) link.value = { state: 'lost', message: 'The fleet cannot be reached.' };
       await pause(Math.min(5, failures));
@@ -157,6 +160,6 @@ export async function refreshModels() {
 
 // The models, fetched once and then whenever the roster changes.
 export function useModels(useEffect) {
-  useEffect(() => { if (!models.value) refreshModels(); }, []);
+  useEffect(() => { if (!models.value && may(READ)) refreshModels(); }, []);
   return models.value;
 }

@@ -32,7 +32,7 @@ export function Chart({ data, labels, bars, format, label }) {
       cursor: { drag: { x: false, y: false }, points: { show: !bars } },
       scales: { x: bars ? { range: (_, low, high) => [low - 40, high + 40] } : {}, y: { range: (_, low, high) => [0, Math.max(4, high * 1.1)] } },
       axes: [{ ...axis, grid: { show: false }, size: 26, space: 75, values: (_, at) => at.map((t) => new Date(t * 1000).toLocaleTimeString('en-GB', TIME[bars ? 'minutes' : 'seconds'])) },
-        { ...axis, size: 40, space: 34, values: (_, at) => at.map(format || String) }],
+        { ...axis, size: 48, space: 34, values: (_, at) => at.map(format || String) }],
       series: [{}, ...labels.map((text, at) => ({
         label: text, stroke: colour.series[at], width: bars ? 0 : 1.6, points: { show: false }, paths,
         fill: bars ? colour.series[at] : at === 0 ? colour.soft : undefined,

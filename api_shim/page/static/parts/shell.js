@@ -1,8 +1,8 @@
 // The frame around every view: navigation, theme, who is signed in; and the form to sign in.
 import { html, useEffect, useLayoutEffect, useRef, useState } from '../html.js';
 import { count } from '../format.js';
-import { caller, enter, isAdmin, link, overview, remember, route, signOut, theme } from '../store.js';
-import { Field, Icon, Notice } from './controls.js';
+import { caller, enter, isAdmin, link, may, overview, READ, remember, route, signOut, theme } from '../store.js';
+import { Field, Icon, Notice, View } from './controls.js';
 import { help } from './overlays.js';
 
 const VIEWS = {
@@ -18,6 +18,11 @@ const VIEWS = {
   tenants: ['Tenants', () => import('../views/tenants.js')],
   playground: ['Playground', () => import('../views/playground.js')],
 };
+// Of views that need a permission: one of these.
+const NEEDS = {
+  overview: [READ], queues: [READ], workers: [READ], backends: [READ], playground: [READ], batches: ['batches', 'files'], webhooks: ['webhooks'],
+};
+const isOpen = (name) => !NEEDS[name] || NEEDS[name].some(may);
 const GAPS = new Set(['queues', 'jobs', 'tenants', 'playground']);
 const base = document.querySelector('link[rel="icon"]').href;
 
@@ -43,7 +48,7 @@ function Navigation({ current }) {
     nav.current.scrollTo({ left: here.offsetLeft - nav.current.offsetLeft - (nav.current.clientWidth - here.clientWidth) / 2 });
   }, [current]);
   return html`<nav class="nav" aria-label="Views" ref=${nav}>
-    ${Object.keys(VIEWS).map((name) => html`
+    ${Object.keys(VIEWS).filter((name) => isOpen(name) || name === current).map((name) => html`
       ${GAPS.has(name) && html`<div class="gap"></div>`}
       <a href=${`#/${name}`} aria-current=${name === current ? 'page' : undefined}>
         <${Icon} name=${name} /><span>${name === 'tenants' && !isAdmin.value ? 'Usage' : VIEWS[name][0]}</span>
@@ -58,7 +63,7 @@ function Foot() {
   const live = link.value.state;
   const tone = { live: 'good', lost: 'bad', connecting: 'warn' }[live];
   return html`<div class="side-foot">
-    <div class="line"><span class=${`badge ${tone}`} role="status">${live === 'live' ? 'live' : live === 'lost' ? 'not connected' : 'connecting'}</span></div>
+    ${may(READ) && html`<div class="line"><span class=${`badge ${tone}`} role="status">${live === 'live' ? 'live' : live === 'lost' ? 'not connected' : 'connecting'}</span></div>`}
     <div class="line">
       <span class="who cut" title=${tenant.name}>${tenant.name}${tenant.admin && needsKey ? ', admin' : ''}</span>
       <span class="grow"></span>
@@ -85,7 +90,8 @@ function useView(name) {
 
 export function Shell() {
   const { view, rest, query } = route.value;
-  const name = VIEWS[view] ? view : 'overview';
+  const asked = VIEWS[view] ? view : 'overview';
+  const name = asked === 'overview' && !isOpen(asked) ? 'jobs' : asked;
   const loaded = useView(name);
   const main = useRef();
   const seen = useRef('');
@@ -106,10 +112,10 @@ export function Shell() {
         <${Foot} />
       </div>
       <main class="main" id="main" tabindex="-1" ref=${main}>
-        ${link.value.state === 'lost' && html`<div class="view"><${Notice} tone="bad">
+        ${may(READ) && link.value.state === 'lost' && html`<div class="view"><${Notice} tone="bad">
           <p><strong>Not live.</strong> ${link.value.message} What you see is from before; the page tries again by itself.</p><//><br /></div>`}
         ${loaded.failed ? html`<${Notice} tone="bad"><p>This view could not be loaded: the fleet may have been upgraded. Reload the page.</p><//>` : null}
-        ${loaded.View && loaded.name === name ? html`<${loaded.View} key=${name} rest=${rest} query=${query} />` : null}
+        ${!isOpen(name) ? html`<${View} title=${VIEWS[name][0]}><${Notice} tone="warn"><p>Your key lacks the permission <code>${NEEDS[name].join(' or ')}</code>: an admin can give it.</p><//><//>` : loaded.View && loaded.name === name ? html`<${loaded.View} key=${name} rest=${rest} query=${query} />` : null}
       </main>
     </div>`;
 }

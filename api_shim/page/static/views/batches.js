@@ -4,7 +4,7 @@ import { html, useRef, useState } from '../html.js';
 import { bytes, count, date, many, none, rate, short, span } from '../format.js';
 import { Ago, Empty, Icon, Meter, Notice, Panel, Status, usePoll, View } from '../parts/controls.js';
 import { confirmed, Dialog } from '../parts/overlays.js';
-import { attempt } from '../store.js';
+import { attempt, may } from '../store.js';
 
 const LIVE = new Set(['validating', 'in_progress', 'finalizing', 'cancelling']);
 const tail = (id) => short(id.replace(/^(batch_|file-)/, ''));
@@ -104,13 +104,13 @@ export default function Batches() {
   const [open, show] = useState(null);
   const [creating, create] = useState(false);
   const { value, error, again } = usePoll(async () => {
-    const [batches, files] = await Promise.all([get('/v1/batches?limit=100'), get('/v1/files?limit=100')]);
+    const [batches, files] = await Promise.all([may('batches') ? get('/v1/batches?limit=100') : { data: [] }, may('files') ? get('/v1/files?limit=100') : { data: [] }]);
     return { batches: batches.data, more: batches.has_more, files: files.data };
   }, 2);
   const batches = value ? value.batches : [];
   const rates = useRates(batches);
   const shown = batches.find((each) => each.id === open);
-  return html`<${View} title="Batches and files" actions=${html`<button type="button" class="primary" onClick=${() => create(true)}><${Icon} name="more" />New batch</button>`}>
+  return html`<${View} title="Batches and files" actions=${may('batches') && may('files') && html`<button type="button" class="primary" onClick=${() => create(true)}><${Icon} name="more" />New batch</button>`}>
     ${error && html`<${Notice} tone="bad"><p>${error.message}</p><//>`}
     <${Panel} title="Batches" flush=${true}>${batches.length ? html`<div class="scroll-x" tabindex="0" role="region" aria-label="Table of batches"><table><thead><tr><th>Batch</th><th>Status</th><th class="medium">Endpoint</th><th>Progress</th><th class="number">Failed</th><th class="wide number">Rate</th><th class="medium number">Left</th><th class="wide">Created</th><th><span class="hidden-label">Actions</span></th></tr></thead>
       <tbody>${batches.map((each) => html`<${Row} key=${each.id} batch=${each} speed=${rates.get(each.id)} onOpen=${() => show(each.id)} onChanged=${again} />`)}</tbody></table></div>` : value ? html`<${Empty} title="No batches">A file of many requests, answered in another file.<//>` : null}<//>

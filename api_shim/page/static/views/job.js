@@ -132,6 +132,8 @@ function Attempts({ state }) {
 function Facts({ record }) {
   const rows = [
     ['Job', html`<span class="mono small">${record.id}</span>`], ['Kind', record.kind], ['Model', record.model || none],
+    record.alias && ['Alias', record.alias],
+    record.conversation && ['Conversation', `${record.conversation}${record.conversation_policy ? ` (${record.conversation_policy})` : ''}`],
     ['Queue', html`<a href=${`#/queues/${record.queue}`}>${record.queue}</a>`], ['Tenant', record.tenant], ['Priority', record.priority],
     ['Created', date(record.created_at)], record.deadline_at && !isOver(record.status) && ['Deadline', date(record.deadline_at)],
     ['Attempts', `${record.tries} of ${record.max_attempts}${record.lost ? `, ${record.lost} lost workers` : ''}`],

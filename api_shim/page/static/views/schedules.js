@@ -4,7 +4,7 @@ import { html } from '../html.js';
 import { ahead, date, none, short } from '../format.js';
 import { Ago, Badge, Empty, Notice, Panel, usePoll, View } from '../parts/controls.js';
 import { confirmed } from '../parts/overlays.js';
-import { attempt, overview } from '../store.js';
+import { attempt, may, overview } from '../store.js';
 import { Limits } from './usage.js';
 
 const MOST = 100;
@@ -54,7 +54,7 @@ function Times({ queues }) {
 
 export default function Schedules() {
   const scheduled = usePoll(() => get(query('/api/v1/jobs/scheduled', { limit: MOST })), 5);
-  const batches = usePoll(() => get('/v1/batches?limit=100'), 5);
+  const batches = usePoll(() => (may('batches') ? get('/v1/batches?limit=100') : { data: [] }), 5);
   const limits = usePoll(() => get('/api/v1/usage/limits'), 5);
   const error = scheduled.error || batches.error || limits.error;
   const jobs = scheduled.value ? scheduled.value.jobs : [];
@@ -65,7 +65,7 @@ export default function Schedules() {
     ${scheduled.value && !scheduled.value.complete ? html`<${Notice}><p>There are more: these are the first ${jobs.length}.</p><//>` : null}
     <${Panel} title="By time" flush=${true}>${scheduled.value && html`<${Timed} jobs=${jobs.filter((each) => !each.blocked)} batches=${later} onChanged=${again} />`}<//>
     <${Panel} title="Waiting for other jobs" flush=${true}>${scheduled.value && html`<${Blocked} jobs=${jobs.filter((each) => each.blocked)} onChanged=${again} />`}<//>
-    <${Panel} title="When queues run" flush=${true}>${overview.value && html`<${Times} queues=${overview.value.queues} />`}<//>
+    ${overview.value && html`<${Panel} title="When queues run" flush=${true}><${Times} queues=${overview.value.queues} /><//>`}
     <${Panel} title="Limits" flush=${true}>${limits.value && html`<${Limits} page=${limits.value} />`}<//>
   <//>`;
 }

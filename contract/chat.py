@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, StrictBool, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from contract.conversations import ConversationKey, ConversationPolicy
@@ -17,11 +17,11 @@ JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 class ResponseNotes(WireModel):
     """Fields of a `/v1/responses` request that backends do not need."""
 
-    background: bool = False
+    background: StrictBool = False
     """Whether the client did not wait for the response."""
-    stored: bool = True
+    stored: StrictBool = True
     """Whether the response can be retrieved later."""
-    has_instructions: bool = False
+    has_instructions: StrictBool = False
     """Whether the first message is `instructions`, which a response that continues this one does
     not inherit."""
     chain: tuple[JobId, ...] = ()
@@ -34,9 +34,9 @@ class ResponseNotes(WireModel):
 class MessageNotes(WireModel):
     """Fields of a `/v1/messages` request that backends do not need."""
 
-    omits_thinking: bool = False
+    omits_thinking: StrictBool = False
     """Whether the response has the signatures of its thinking only, not the text."""
-    only_reads: bool = False
+    only_reads: StrictBool = False
     """`max_tokens: 0`: the backend reads the prompt, and the response is empty."""
 
 
@@ -115,7 +115,7 @@ class Tool(ClientModel):
     name: Annotated[str, Field(min_length=1, max_length=128)]
     description: str = ""
     parameters: dict[str, Any] = Field(default_factory=dict)
-    strict: bool | None = None
+    strict: StrictBool | None = None
     """Whether the arguments of a call must match the schema, if the backend supports it."""
 
 
@@ -147,7 +147,7 @@ class SchemaFormat(ClientModel):
     type: Literal["json_schema"] = "json_schema"
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
     name: str = "answer"
-    strict: bool = True
+    strict: StrictBool = True
 
 
 Tokens = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
@@ -170,7 +170,7 @@ class ChatRequest(Request):
     """The conversation; at least one, unless there is a `prompt`."""
     tools: Annotated[tuple[Tool, ...], Field(max_length=MOST_TOOLS)] = ()
     tool_choice: Literal["auto", "none", "required"] | NamedTool = "auto"
-    parallel_tool_calls: bool | None = None
+    parallel_tool_calls: StrictBool | None = None
     """Whether one answer may call several tools; None leaves it to the backend."""
     response_format: ResponseFormat = TextFormat()
     temperature: Annotated[float, Field(ge=0, le=5)] | None = None
@@ -187,16 +187,16 @@ class ChatRequest(Request):
     """Tokens of context to load the model with, if the backend lets a request set it."""
     logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
     """Values that are added to the logits of tokens, by token id."""
-    logprobs: bool = False
+    logprobs: StrictBool = False
     """Whether to return log probabilities; refused if the backend cannot."""
     top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
     """Number of likely alternatives per token, with `logprobs`."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Most tokens of the answer; reduced to the model's own limit if that is known."""
     think: Think = "auto"
-    truncate: bool | None = None
+    truncate: StrictBool | None = None
     """Cut a prompt that is too long (true) or refuse it (false), if the backend can."""
-    shift: bool | None = None
+    shift: StrictBool | None = None
     """Slide the context when the answer overflows it (true) or stop (false), if the backend can."""
     keep_alive_s: float | None = None
     """Seconds that the model stays loaded after this job; negative: without limit."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import hypot, isfinite
 from typing import Annotated, Final, Literal, get_args
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, StrictBool, ValidationInfo, field_validator
 
 from contract.chat import Tokens
 from contract.requests import Request
@@ -39,10 +39,10 @@ class EmbedRequest(Request):
     task: Task | None = None
     """What the texts are for: the model's prompt for it is put before each, where one is configured
     or the backend has its own; else it is in `done.ignored`."""
-    normalize: bool | None = None
+    normalize: StrictBool | None = None
     """Scale each vector to length 1 (true), or leave it as the model makes it (false, where the
     backend can); by default as the backend does."""
-    truncate: bool | None = None
+    truncate: StrictBool | None = None
     """Cut a text that is too long (true, the default) or fail the job (false)."""
     keep_alive_s: float | None = None
 

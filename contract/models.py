@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from contract.requests import Request
 
@@ -14,7 +14,7 @@ class PullRequest(Request):
 
     kind: Literal["pull"] = "pull"
     model: ModelName
-    insecure: bool = False
+    insecure: StrictBool = False
 
 
 class ShowRequest(Request):

@@ -127,6 +127,7 @@ BackendName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 
 LONGEST_RETENTION_S: Final = 400 * 86400
 """What a retention may be at most; FLEET_LOG_TTL_S may bound it further."""
+_RETENTION: Final = f"give none, ttl, or seconds from 1 to {LONGEST_RETENTION_S}"
 
 
 def retention_of(text: str) -> Literal["none", "ttl"] | int:
@@ -135,13 +136,18 @@ def retention_of(text: str) -> Literal["none", "ttl"] | int:
         return "none"
     if text == "ttl":
         return "ttl"
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:12]) <= LONGEST_RETENTION_S):
-        raise ValueError(f"it is none, ttl, or seconds from 1 to {LONGEST_RETENTION_S}")
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(LONGEST_RETENTION_S))
+    if not is_number or not 1 <= int(text) <= LONGEST_RETENTION_S:
+        raise ValueError(_RETENTION)
     return int(text)
 
 
 def _retention(value: Any) -> Any:
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
+    """One error for whatever is wrong: those of a union speak of each of its parts."""
+    try:
+        return retention_of(str(value) if type(value) is int else value)
+    except (ValueError, AttributeError):
+        raise PydanticCustomError("retention", _RETENTION) from None
 
 
 Retention = Annotated[

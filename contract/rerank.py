@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, StrictBool, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from contract.requests import Request
@@ -35,7 +35,7 @@ class RerankRequest(Request):
     """The query for all documents; required, unless there are `queries`."""
     top_n: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """The most entries of the result's `ranking`, the most relevant ones; all by default."""
-    truncate: bool | None = None
+    truncate: StrictBool | None = None
     """Cut a document that is too long (true, the default) or fail the job (false)."""
 
     @property

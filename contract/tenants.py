@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self, get_args
 from pydantic import (
     Field,
     SecretStr,
+    StrictBool,
     WithJsonSchema,
     field_serializer,
     field_validator,
@@ -229,7 +230,7 @@ class TenantRights(UsageLimits):
 class _Rights(TenantRights):
     """What a key gives its tenant."""
 
-    admin: bool = False
+    admin: StrictBool = False
     """Whether it has every permission, and sees every tenant's jobs; the same as `admin` among the
     permissions."""
     name: Annotated[str, Field(max_length=80)] = ""

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Request, Response
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.following.event_stream import StateStreamResponse
@@ -54,7 +54,7 @@ class Redrive(ClientModel):
     """The most letters to retry, the last to die first."""
     rate_per_s: Annotated[float, Field(ge=0.01, le=1000)] = 10
     """Letters to retry a second."""
-    dry_run: bool = False
+    dry_run: StrictBool = False
     """Only say what would happen."""
 
 

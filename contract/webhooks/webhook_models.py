@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     SecretStr,
+    StrictBool,
     WithJsonSchema,
     field_serializer,
 )
@@ -139,7 +140,7 @@ class WebhookChange(ClientModel):
     url: ReceiverUrl | None = None
     events: Events | None = None
     name: Annotated[str, Field(max_length=80)] | None = None
-    enabled: bool | None = None
+    enabled: StrictBool | None = None
     """False: nothing is posted; true: what waits is posted, also if the fleet has disabled it."""
 
 
@@ -233,7 +234,7 @@ class WebhookReplay(ClientModel):
     """One of them."""
     since: Annotated[float, Field(ge=0, le=253_402_300_799)] | None = None
     """All of jobs and batches that have ended since (unix seconds)."""
-    failed_only: bool = False
+    failed_only: StrictBool = False
     """With `since`: only those that failed or were dropped."""
 
 

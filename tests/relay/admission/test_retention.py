@@ -159,7 +159,9 @@ async def test_it_can_be_read_for_the_grace(redis_url: str) -> None:
             demand_kept(record, settings, record.ended_at + 11)
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "never", "1.5", "٣", "9" * 30, "34560001"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "never", "1.5", "٣", "9" * 30, "34560001", "000000000001" + "9" * 5000]
+)
 def test_a_retention_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="none, ttl, or seconds"):
         retention_of(text)

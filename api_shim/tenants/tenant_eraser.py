@@ -120,6 +120,5 @@ class TenantEraser:
             self._dependencies.connection, self._dependencies.queue, tenant, usage=False
         )
         left = await sweep.objects()
-        if left:
-            self._dependencies.files_deleted.set()
+        self._dependencies.files_deleted.set()
         return left

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from contract import redis_keys
-from contract.batches import BATCH_ID
+from contract.batches import BATCH_ID, ENDED, Batch
 from contract.conversations import conversation_id
 from contract.errors import BatchEnded, JobNotFound, UnknownBatch, UnknownFile
 from contract.events import LAST_WORDS
@@ -20,7 +20,7 @@ from contract.tenants import Tenant
 from relay.batches import BatchStore, parts_name
 from relay.connection import Argument, Connection
 from relay.deletion.tenant_deletions import TenantDeletions, erase
-from relay.files import Files
+from relay.files import Files, stored_name
 from relay.queue import Queue
 from relay.usage.settlement import Settlement
 
@@ -142,26 +142,40 @@ class TenantSweep:
         return done
 
     async def _batches_in(self, ids: Sequence[str]) -> int:
-        done = 0
-        for id in ids:
-            if BATCH_ID.match(id):
-                with suppress(UnknownBatch):
-                    done += await self._batch(id)
-        return done
+        own = [batch for id in ids if (batch := await self._own_batch(id)) is not None]
+        ended = [batch for batch in own if await self._has_ended(batch)]
+        read = await self._inputs_read() if ended else set()
+        # Another batch that is cancelled reads the same input until its end.
+        free = [batch for batch in ended if batch.input_file_id not in read]
+        return len(own) - len(free) + sum([await self._forget_batch(batch) for batch in free])
 
-    async def _batch(self, batch_id: str) -> int:
-        """Cancel a batch, and delete it once its driver has ended it. Returns 1 if it is its."""
-        batch = await self._batches.get_for_tenant(batch_id, self._admin)
-        if batch.tenant.name != self._tenant:
-            return 0
+    async def _own_batch(self, batch_id: str) -> Batch | None:
+        if BATCH_ID.match(batch_id):
+            with suppress(UnknownBatch):
+                batch = await self._batches.get_for_tenant(batch_id, self._admin)
+                return batch if batch.tenant.name == self._tenant else None
+        return None
+
+    async def _has_ended(self, batch: Batch) -> bool:
+        """Cancel a batch; whether its driver has ended it."""
         with suppress(BatchEnded):
-            if (await self._batches.cancel(batch)).status == "cancelling":
-                return 1
-        await self._connection.command("ZADD", redis_keys.STORED, "XX", 0, parts_name(batch_id))
-        keys = [redis_keys.batch_rows(batch_id), redis_keys.batch_parts(batch_id)]
+            return (await self._batches.cancel(batch)).status != "cancelling"
+        return True
+
+    async def _inputs_read(self) -> set[str]:
+        """Ids of the files that the tenant's batches still read."""
+        ids = await self._connection.command("ZRANGE", redis_keys.BATCHES, 0, -1)
+        found = [await self._own_batch(id.decode(errors="replace")) for id in ids]
+        return {it.input_file_id for it in found if it is not None and it.status not in ENDED}
+
+    async def _forget_batch(self, batch: Batch) -> int:
+        """Delete a batch that has ended. Returns 1, or 0 if it is deleted already."""
+        # Its input may have been deleted before, and be kept for it alone.
+        await self._let_go([parts_name(batch.id), stored_name(batch.input_file_id)])
+        keys = [redis_keys.batch_rows(batch.id), redis_keys.batch_parts(batch.id)]
         await self._connection.command("UNLINK", *keys)
-        await self._connection.command("ZREM", redis_keys.BATCHES, batch_id)
-        call = erase(self._tenant, "batches", [redis_keys.batch(batch_id)])
+        await self._connection.command("ZREM", redis_keys.BATCHES, batch.id)
+        call = erase(self._tenant, "batches", [redis_keys.batch(batch.id)])
         return await self._connection.call(call)
 
     async def objects(self) -> int:
@@ -169,23 +183,27 @@ class TenantSweep:
 
         Raises RelayUnavailable.
         """
-        cursor, left, now = "0", 0, f"{self._connection.now():.3f}"
+        cursor, left = "0", 0
         owner = b" " + self._tenant.encode()
         while True:
             words = ("HSCAN", redis_keys.FILE_SIZES, cursor, "COUNT", _PAGE)
             following, found = await self._connection.command(*words)
             names = [name for name, value in _fields(found) if value.endswith(owner)]
-            for name in names:
-                await self._connection.pipeline(
-                    [
-                        ("ZREM", redis_keys.HELD, name),
-                        ("ZADD", redis_keys.STORED, "XX", "LT", now, name),
-                    ]
-                )
+            await self._let_go(names)
             left += len(names)
             cursor = following.decode() if isinstance(following, bytes) else str(following)
             if cursor == "0":
                 return left
+
+    async def _let_go(self, names: Sequence[str | bytes]) -> None:
+        """Have objects of the storage deleted now, also those that batches read."""
+        now = f"{self._connection.now():.3f}"
+        commands: list[tuple[Argument, ...]] = []
+        for name in names:
+            commands.append(("ZREM", redis_keys.HELD, name))
+            commands.append(("ZADD", redis_keys.STORED, "XX", "LT", now, name))
+        if commands:
+            await self._connection.pipeline(commands)
 
 
 def _fields(found: Any) -> list[tuple[bytes, bytes]]:

@@ -23,6 +23,7 @@ from contract import redis_keys
 from contract.conversations import conversation_id
 from contract.events import Delta
 from relay.deletion.tenant_deletions import TenantDeletions
+from relay.files import stored_name
 
 GONE, NEIGHBOUR = "clinic", "clinic.b"
 
@@ -53,6 +54,15 @@ async def use(caller: httpx.AsyncClient, relay: Relay, tenant: str, backend: str
         assert (await caller.post("/api/v1/jobs/chat", json=chat)).status_code == 202
     running = await relay.start_next(queue, "w1")
     assert running is not None
+    await batch_of(caller, **chat)
+    hook = {"url": "http://127.0.0.1:9/hook", "events": ["job.done"]}
+    assert (await caller.post("/api/v1/webhooks", json=hook)).status_code == 201
+    vector = redis_keys.vector("box", f"{tenant}:{'0' * 64}")
+    await relay.connection.command("SET", vector, b"1234")
+
+
+async def batch_of(caller: httpx.AsyncClient, **chat: Any) -> str:
+    """Begin a batch of one row. Returns the id of its input."""
     files = {"file": ("rows.jsonl", json.dumps(row("1", **chat)))}
     file = await caller.post("/v1/files", files=files, data={"purpose": "batch"})
     batch = {
@@ -60,10 +70,7 @@ async def use(caller: httpx.AsyncClient, relay: Relay, tenant: str, backend: str
         "completion_window": "24h",
     }  # fmt: skip
     assert (await caller.post("/v1/batches", json=batch)).status_code == 200
-    hook = {"url": "http://127.0.0.1:9/hook", "events": ["job.done"]}
-    assert (await caller.post("/api/v1/webhooks", json=hook)).status_code == 201
-    vector = redis_keys.vector("box", f"{tenant}:{'0' * 64}")
-    await relay.connection.command("SET", vector, b"1234")
+    return str(batch["input_file_id"])
 
 
 async def of(relay: Relay, tenant: str) -> set[str]:
@@ -142,6 +149,20 @@ async def test_a_tenant_is_deleted_and_its_neighbour_is_not(
         assert (audit["action"], audit["subject"]) == (
             "DELETE /api/v1/tenants/{name}", f"tenant {GONE}, usage: delete",
         )  # fmt: skip
+
+
+async def test_no_file_stays_for_a_batch_that_read_it(fleet: Keyed, own_redis: RedisServer) -> None:
+    async with stage(fleet.url, own_redis.url) as at, fleet.admin as admin:
+        await at.announce("box", "m")
+        async with fleet.caller(GONE) as gone:
+            inputs = [await batch_of(gone, **CHAT, backend="box") for _ in range(2)]
+            assert (await gone.delete(f"/v1/files/{inputs[0]}")).status_code == 200
+            await deleted(admin)
+
+        for name in map(stored_name, inputs):
+            due = await at.relay.connection.command("ZSCORE", redis_keys.STORED, name)
+            assert due is None or float(due) < at.relay.connection.now() + 600  # of a claim
+            assert await at.relay.connection.command("ZSCORE", redis_keys.HELD, name) is None
 
 
 async def test_usage_is_kept_unless_it_is_to_go(fleet: Keyed, own_redis: RedisServer) -> None:

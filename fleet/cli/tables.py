@@ -66,8 +66,14 @@ def lines(
     if width is None:
         shown = [[_text(value, now) for value in cells] for cells in by_column]
     else:
-        shown = [_short(cells, now, is_wrapped=isinstance(name, Wrapped))
-                 for name, cells in zip(columns, by_column, strict=True)]  # fmt: skip
+        # A line break in what names a row would begin another one.
+        may_go_on = [
+            number > 0 and isinstance(name, Wrapped) for number, name in enumerate(columns)
+        ]
+        shown = [
+            _short(cells, now, is_wrapped=wrapped)
+            for cells, wrapped in zip(by_column, may_go_on, strict=True)
+        ]
     widths = [
         max(cell_len(part) for text in (name, *texts) for part in text.split("\n"))
         for name, texts in zip(columns, shown, strict=True)

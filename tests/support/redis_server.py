@@ -30,8 +30,9 @@ class RedisServer:
         self.folder = folder
         self.port = free_port()
         self.options = options
-        if redis_users.is_wanted() and not options:
-            self.options = redis_users.server_options(folder, with_default=True)
+        self.is_watched = redis_users.is_wanted() and "--aclfile" not in options
+        if self.is_watched:
+            self.options = (*options, *redis_users.server_options(folder, with_default=True))
         self.log = folder / "redis.log"
         self.has_started = False
         self.process: subprocess.Popen[bytes] | None = None
@@ -95,7 +96,7 @@ class RedisServer:
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         assert self.process is not None
-        watched = redis_users.is_wanted() and how == signal.SIGTERM and self.process.poll() is None
+        watched = self.is_watched and how == signal.SIGTERM and self.process.poll() is None
         refused = self.say("ACL", "LOG") if watched else b"*0\r\n"
         self.process.send_signal(how)
         self.process.wait(10)

@@ -96,3 +96,11 @@ def test_control_characters_of_a_cell_are_shown_escaped(width: int | None) -> No
 
     assert not any(each in found for each in "\x1b\x07\x9b\x7f\u202e")
     assert r"x\x1b[31m" in found
+
+
+@pytest.mark.parametrize("width", [None, 80])
+def test_a_name_with_line_breaks_begins_no_other_row(width: int | None) -> None:
+    rows = [("a\r\ntrusted  box\u2028", "box"), ("b", "crate")]
+    found = lines((Wrapped("model"), "backend"), rows, NOW, width)
+
+    assert [each.split()[0] for each in found] == ["model", "a", "b"]

@@ -13,29 +13,24 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Never
 
-from pydantic import SecretStr
-
 from api_shim.dependencies import Dependencies
 from api_shim.following.background_work import cancelled, restart_on_defect
+from api_shim.webhooks.delivery_tries import DeliveryTries
 from contract import redis_keys
 from contract.errors import RelayUnavailable, UnknownWebhook
 from contract.webhooks.webhook_models import CALLBACKS, Webhook
-from relay.webhooks.delivery_queue import FirstDelivery, TryOutcome
 from relay.webhooks.receivers import (
     OutboxEntry,
     Receiver,
     Routed,
-    StoredDelivery,
     routed_to,
     why_disabled,
 )
 
 if TYPE_CHECKING:
-    from api_shim.webhooks.posting import PostResult
     from outbound.public_web import PublicWeb
 
 _log = logging.getLogger(__name__)
@@ -60,6 +55,7 @@ class WebhookDeliverer:
         self._dependencies = dependencies
         self._settings = dependencies.settings
         self._store, self._queue = dependencies.webhooks, dependencies.deliveries
+        self._tries = DeliveryTries(dependencies)
         self._process = dependencies.followers.process
         self._changed = asyncio.Event()
         """Set when there may be something new to send."""
@@ -225,7 +221,7 @@ class WebhookDeliverer:
             if isinstance(webhook, str):
                 await self._queue.clear(receiver, webhook)
                 return
-            if not await self._try(first, webhook, web):
+            if not await self._tries.make(first, webhook, web):
                 return
 
     async def _webhook_of(self, receiver: Receiver) -> Webhook | str:
@@ -239,67 +235,6 @@ class WebhookDeliverer:
                 else ("its tenant has no secret for callbacks")
             )
         return why_disabled(webhook) or webhook
-
-    async def _try(self, first: FirstDelivery, webhook: Webhook, web: "PublicWeb") -> bool:
-        """Try a delivery and note how it went. Returns whether the next one may follow at once."""
-        receiver, delivery = first.receiver, first.delivery
-        secrets = await self._store.signing_secrets(receiver.tenant, receiver.webhook)
-        url = delivery.url or webhook.url or ""
-        result = await self._posted(web, url, delivery, secrets)
-        tried = self._outcome(first, result)
-        await self._queue.settle(first, tried)
-        self._dependencies.metrics.process.series.count("webhook_tries_total", tried.outcome)
-        if tried.outcome == "failed":
-            await self._disable_if_hopeless(first, result)
-        return tried.outcome == "delivered"
-
-    async def _posted(
-        self, web: "PublicWeb", url: str, delivery: StoredDelivery, secrets: Sequence[SecretStr]
-    ) -> "PostResult":
-        """Post a delivery, unless nothing could sign it: the webhook is being removed, or worse."""
-        from api_shim.webhooks.posting import PostResult, post  # noqa: PLC0415 - only the deliverer needs aiohttp
-
-        if not secrets:
-            return PostResult(error="its secret is gone: `fleet webhooks rotate` makes a new one")
-        return await post(web, url, delivery, secrets, self._queue.now)
-
-    def _outcome(self, first: FirstDelivery, result: "PostResult") -> TryOutcome:
-        from api_shim.webhooks.posting import pause_s  # noqa: PLC0415 - as above
-
-        now = self._queue.now
-        if not result.error:
-            return TryOutcome("delivered", result.status, "", now)
-        first_s = self._settings.webhook_retry_s
-        due_at = now + pause_s(first.state.failures + 1, first_s, result.retry_after_s)
-        is_last = result.is_gone or first.tries + 1 >= self._settings.webhook_tries
-        _log.info(
-            "%s: %s was not delivered (%d. try): %s", first.receiver.name, first.delivery.id,
-            first.tries + 1, result.error,
-        )  # fmt: skip
-        return TryOutcome("failed" if is_last else "retry", result.status, result.error, due_at)
-
-    async def _disable_if_hopeless(self, first: FirstDelivery, result: "PostResult") -> None:
-        """Disable a webhook that wants no more, or that several deliveries could not reach."""
-        receiver, lost = first.receiver, first.state.lost + 1
-        if receiver.webhook == CALLBACKS:
-            return
-        if result.is_gone:
-            reason = "it answered 410: it wants no more events"
-        elif lost >= self._settings.webhook_failures:
-            reason = f"{lost} deliveries in a row failed in every try, the last: {result.error}"
-        else:
-            return
-        at = self._queue.now
-        with suppress(UnknownWebhook):
-            await self._store.change(
-                receiver.tenant,
-                receiver.webhook,
-                lambda known: known.model_copy(
-                    update={"disabled_at": at, "disabled_reason": reason}
-                ),
-            )
-        _log.warning("webhook %s is disabled: %s", receiver.name, reason)
-        await self._queue.clear(receiver, f"the webhook is disabled: {reason}")
 
 
 def _skipped(entry: OutboxEntry) -> list[Routed]:

@@ -1,18 +1,31 @@
-"""`fleet keys`: API keys of tenants; `fleet tenants`: the deletion of what a tenant has."""
+"""`fleet keys`: API keys of tenants."""
 
-import asyncio
-import re
-from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import typer
 
 from contract.errors import InvalidRequest
-from contract.requests import Retention, retention_of
-from contract.tenants import EVERY, USE, IssuedKey, KeyFacts, TenantReceipt
+from contract.tenants import USE, IssuedKey, KeyFacts
 from contract.wire import encode
 from fleet.cli.commands.options import All, Json, Limit, Url
 from fleet.cli.exit_codes import Exit, run
+from fleet.cli.key_options import (
+    Allow,
+    Backends,
+    Kept,
+    Models,
+    SpendDay,
+    SpendMonth,
+    TokensDay,
+    TokensMinute,
+    WaitingBytes,
+    WaitingJobs,
+    WaitingTokens,
+    duration_s,
+    names,
+    permissions_in,
+    retention_in,
+)
 from fleet.cli.tables import Ago, Id
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
@@ -21,86 +34,10 @@ app = typer.Typer(
     help="Create, list, update, rotate and revoke API keys of tenants.", no_args_is_help=True
 )
 
-WaitingJobs = Annotated[
-    int | None, typer.Option(help="Jobs of the tenant that may wait in one queue.")
-]
-WaitingTokens = Annotated[int | None, typer.Option(help="Estimated tokens of those jobs.")]
-WaitingBytes = Annotated[
-    int | None, typer.Option(help="Bytes of the requests of those jobs, and of scheduled ones.")
-]
-TokensMinute = Annotated[
-    int | None, typer.Option(help="Tokens of prompts and answers in 60 seconds.")
-]
-TokensDay = Annotated[int | None, typer.Option(help="Tokens in a day (UTC).")]
-SpendDay = Annotated[
-    float | None, typer.Option(help="Money in a day (UTC), by the prices of FLEET_PRICES.")
-]
-SpendMonth = Annotated[float | None, typer.Option(help="Money in a month (UTC).")]
-
-Allow = Annotated[
-    str | None,
-    typer.Option(
-        help="What the key may do, with commas between: " + ", ".join(EVERY) + ", and `use` for "
-        "all that a key may do by default: use models, and not change them.",
-    ),
-]
-Models = Annotated[
-    str | None,
-    typer.Option(help="Only these models, with commas between; `*` stands for any characters."),
-]
-Backends = Annotated[str | None, typer.Option(help="Only these backends, in the same way.")]
-
-Kept = Annotated[
-    str | None,
-    typer.Option(
-        "--retention",
-        help="How long the texts of its jobs are kept after their end at most: none, seconds, or "
-        "ttl for as long as the fleet keeps any.",
-    ),
-]
-
-tenants = typer.Typer(
-    help="Delete everything that a tenant has, and read the receipt.", no_args_is_help=True
-)
-_RECEIPT_EVERY_S: Final = 1.0
 _COLUMNS: Final = (
     "id", "tenant", "may", "only", "weight", "jobs", "tokens", "limits", "name", "created", "used",
     "expires",
 )  # fmt: skip
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [each.strip() for each in text.split(",") if each.strip()]
-
-
-def _retention(text: str | None) -> Retention | None:
-    try:
-        return None if text is None else retention_of(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--retention") from None
-
-
-def _permissions(allow: str | None) -> list[str] | None:
-    """The permissions of `--allow`, `use` among them spelled out."""
-    names = _names(allow)
-    if names is None:
-        return None
-    found = [each for name in names for each in (USE if name == "use" else (name,))]
-    unknown = [name for name in found if name not in EVERY]
-    if unknown:
-        raise typer.BadParameter(
-            f"there is no permission {unknown[0][:40]}: choose from use, {', '.join(EVERY)}",
-            param_hint="--allow",
-        )
-    return found
-
-
-def _duration_s(text: str) -> float:
-    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if match is None:
-        raise typer.BadParameter("expected a number and s, m, h or d, as in 90d")
-    return float(match[1]) * _SECONDS[match[2]]
 
 
 @app.command()
@@ -131,12 +68,12 @@ def create(
 ) -> None:
     """Create a key and print it, only this once. The first key must be an admin's (--admin)."""
     fields = {
-        "weight": weight, "admin": admin, "permissions": _permissions(allow), "name": name,
-        "models": _names(models), "backends": _names(backends), "retention": _retention(retention),
+        "weight": weight, "admin": admin, "permissions": permissions_in(allow), "name": name,
+        "models": names(models), "backends": names(backends), "retention": retention_in(retention),
         "limit_jobs": limit_jobs, "limit_tokens": limit_tokens, "limit_bytes": limit_bytes,
         "limit_tokens_minute": limit_tokens_minute, "limit_tokens_day": limit_tokens_day,
         "limit_spend_day": limit_spend_day, "limit_spend_month": limit_spend_month,
-        "expires_in_s": _duration_s(expires) if expires else None,
+        "expires_in_s": duration_s(expires) if expires else None,
     }  # fmt: skip
     run(_create(tenant, fields, Terminal(json=json), url))
 
@@ -250,13 +187,13 @@ def update(
         "limit_spend_day": limit_spend_day, "limit_spend_month": limit_spend_month,
     }  # fmt: skip
     given: dict[str, Any] = {
-        "weight": weight, "permissions": _permissions(allow), "models": _names(models),
-        "backends": _names(backends), "name": name, "retention": _retention(retention),
+        "weight": weight, "permissions": permissions_in(allow), "models": names(models),
+        "backends": names(backends), "name": name, "retention": retention_in(retention),
     }  # fmt: skip
     fields = {name: value for name, value in given.items() if value is not None}
     fields |= {name: value or None for name, value in limits.items() if value is not None}
     if expires is not None:
-        fields["expires_in_s"] = None if expires == "never" else _duration_s(expires)
+        fields["expires_in_s"] = None if expires == "never" else duration_s(expires)
     run(_update(id, fields, Terminal(json=json), url))
 
 
@@ -288,8 +225,8 @@ def rotate(
     url: Url = None,
 ) -> None:
     """Print a new key with the same rights, only this once; the old one expires after --overlap."""
-    expires_in_s = _duration_s(expires) if expires else None
-    run(_rotate(id, _duration_s(overlap), expires_in_s, Terminal(json=json), url))
+    expires_in_s = duration_s(expires) if expires else None
+    run(_rotate(id, duration_s(overlap), expires_in_s, Terminal(json=json), url))
 
 
 async def _rotate(
@@ -320,76 +257,3 @@ async def _revoke(key_id: str, terminal: Terminal, url: str | None) -> Exit:
     else:
         terminal.message(f"the key {gone.id} of {gone.tenant} is revoked")
     return Exit.OK
-
-
-Name = Annotated[str, typer.Argument(help="The tenant's name.")]
-
-
-@tenants.command()
-def delete(
-    name: Name,
-    *,
-    confirm: Annotated[
-        str | None, typer.Option(help="The name again, in place of the question.")
-    ] = None,
-    usage: Annotated[
-        Literal["keep", "delete"], typer.Option(help="Whether to keep what it has used.")
-    ] = "keep",
-    wait: Annotated[bool, typer.Option(help="Wait until everything is deleted.")] = True,
-    json: Json = False,
-    url: Url = None,
-) -> None:
-    """Delete a tenant's keys, jobs, files, batches, webhooks and cached vectors, for good."""
-    if confirm is None:
-        confirm = typer.prompt(f"This cannot be undone. Write {name} to delete it", err=True)
-    run(_delete(name, confirm, usage, Terminal(json=json), url, wait=wait))
-
-
-async def _delete(
-    name: str,
-    confirm: str,
-    usage: Literal["keep", "delete"],
-    terminal: Terminal,
-    url: str | None,
-    *,
-    wait: bool,
-) -> Exit:
-    async with AsyncClient(url) as fleet:
-        receipt = await fleet.delete_tenant(name, confirm=confirm, usage=usage)
-        while wait and receipt.status == "running":
-            await asyncio.sleep(_RECEIPT_EVERY_S)
-            receipt = await fleet.tenant_receipt(name)
-    return _show_receipt(receipt, terminal)
-
-
-@tenants.command()
-def receipt(name: Name, *, json: Json = False, url: Url = None) -> None:
-    """Show what the last deletion of a tenant has deleted."""
-    run(_receipt(name, Terminal(json=json), url))
-
-
-async def _receipt(name: str, terminal: Terminal, url: str | None) -> Exit:
-    async with AsyncClient(url) as fleet:
-        found = await fleet.tenant_receipt(name)
-    return _show_receipt(found, terminal)
-
-
-def _when(at: float | None) -> str:
-    return "" if at is None else f"{datetime.fromtimestamp(at, UTC):%F %T} UTC"
-
-
-def _show_receipt(receipt: TenantReceipt, terminal: Terminal) -> Exit:
-    if terminal.json:
-        terminal.write_json(encode(receipt))
-    else:
-        for what, count in receipt.counts.items():
-            terminal.write(f"{count:>10} {what.replace('_', ' ')}\n")
-        kept = ", its usage is kept" if receipt.usage == "keep" else ""
-        why = f": {receipt.reason}" if receipt.reason else ""
-        began, end = (_when(at) for at in (receipt.requested_at, receipt.ended_at))
-        ended = f" since {end}" if end else ""
-        terminal.message(
-            f"the deletion of {receipt.tenant}, which {receipt.requested_by} began {began}, is "
-            f"{receipt.status}{ended}{why}{kept}"
-        )
-    return Exit.FAILED if receipt.status == "incomplete" else Exit.OK

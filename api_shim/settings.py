@@ -122,7 +122,8 @@ class ShimSettings(RelaySettings, MetricsSettings, TraceSettings, TokenSettings)
     """Bytes that the body of a request may have; more is a 413."""
     max_bodies_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 128 * 2**20
     """Bytes of bodies of more than 128 KiB that the process reads at once; others wait for ten
-    seconds, then get a 503. One key has half of it at most. Uploaded files are not counted."""
+    seconds, then get a 503. One tenant has half of it at most, and a slow body (more than a minute
+    for all of it) loses its room to others. Uploaded files are not counted."""
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
     """Connections that the process has at once, WebSockets among them; more get a 503. Fewer if it
     may not open as many files."""

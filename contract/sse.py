@@ -9,7 +9,7 @@ memory. Subclasses of `EventStream` define what an event is decoded to.
 """
 
 from abc import ABC, abstractmethod
-from typing import Final, Generic, TypeVar
+from typing import ClassVar, Final, Generic, TypeVar
 
 from contract.errors import BadEndpoint
 
@@ -24,6 +24,8 @@ END: Final = b"\n\n"
 """Ends an event."""
 LIMIT_BYTES: Final = 512 * 2**20
 """Of one line or one event: the longest string that Redis holds."""
+_LINE_BYTES: Final = 64
+"""What Python needs for a line beside its text: an event of empty lines takes memory as well."""
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 MESSAGE: Final = ""
 """The name of an event without an `event` field."""
@@ -61,13 +63,14 @@ class Start:
 class Lines:
     """Cuts bytes at line feeds and keeps an unfinished line.
 
-    Raises BadEndpoint for a line over `LIMIT_BYTES`.
+    Raises BadEndpoint for a line over `limit_bytes`.
     """
 
-    __slots__ = ("_pieces", "_size_bytes")
+    __slots__ = ("_limit_bytes", "_pieces", "_size_bytes")
 
-    def __init__(self) -> None:
+    def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         """Begin at the start of a line."""
+        self._limit_bytes = limit_bytes
         self._pieces: list[bytes] = []
         self._size_bytes = 0
 
@@ -82,7 +85,7 @@ class Lines:
         if rest:
             self._pieces.append(rest)
             self._size_bytes += len(rest)
-            demand_room(self._size_bytes)
+            _demand_room(self._size_bytes, self._limit_bytes)
         return lines
 
     @property
@@ -97,21 +100,23 @@ class Lines:
         return rest
 
 
-def demand_room(size_bytes: int) -> None:
+def _demand_room(size_bytes: int, limit_bytes: int) -> None:
     """Raise BadEndpoint for a line or an event that is over the limit."""
-    if size_bytes > LIMIT_BYTES:
-        raise BadEndpoint(f"the server sent a line or event of more than {LIMIT_BYTES} bytes")
+    if size_bytes > limit_bytes:
+        raise BadEndpoint(f"the server sent a line or event of more than {limit_bytes} bytes")
 
 
 class EventStream(ABC, Generic[Item]):
     """Decodes bytes as they arrive into the items that they complete."""
 
     __slots__ = ("_after_return", "_data", "_id", "_lines", "_name", "_size_bytes", "_start")
+    limit_bytes: ClassVar[int] = LIMIT_BYTES
+    """Of a line, and of an event with 64 bytes for each of its lines."""
 
     def __init__(self) -> None:
         """Begin at the start of a stream."""
         self._start = Start()
-        self._lines = Lines()
+        self._lines = Lines(self.limit_bytes)
         self._data: list[bytes] = []
         self._size_bytes = 0
         self._name = MESSAGE
@@ -130,7 +135,7 @@ class EventStream(ABC, Generic[Item]):
         """Take the next bytes; return the items that they complete.
 
         Most packets are exactly one event; those skip the cutting of lines. Raises BadEndpoint for
-        a line or an event over `LIMIT_BYTES`.
+        a line or an event over `limit_bytes`.
         """
         if (
             data[:6] == b"data: "
@@ -169,8 +174,8 @@ class EventStream(ABC, Generic[Item]):
 
     def _add(self, data: bytes) -> None:
         self._data.append(data)
-        self._size_bytes += len(data) + 1
-        demand_room(self._size_bytes)
+        self._size_bytes += len(data) + _LINE_BYTES
+        _demand_room(self._size_bytes, self.limit_bytes)
 
     def _end(self, items: list[Item]) -> None:
         if self._data:

@@ -28,6 +28,9 @@ _MEBIBYTE: Final = 2**20
 _WAIT_S: Final = 10.0
 """For room for a large body; then it is refused."""
 _RETRY_AFTER_S: Final = 2.0
+_LOOK_EVERY_S: Final = 2.0
+_LONGEST_S: Final = 60.0
+"""For a whole body at the rate at which it comes, while others wait for room."""
 
 
 class Limit(NamedTuple):
@@ -49,7 +52,7 @@ class Limit(NamedTuple):
 class BodyLimit:
     """Refuses a body over the limit with a 413, before it is read if it has a Content-Length.
 
-    A large one waits until the process has room for it.
+    A large one waits until the process has room for it (`BodyRoom`).
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class BodyLimit:
         self._app = app
         self._usual = Limit(max_bytes, "FLEET_MAX_BODY_BYTES")
         self._by_path = by_path or {}
-        self._budget = ByteBudget(budget_bytes, _WAIT_S)
+        self._room = BodyRoom(budget_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the request, counting the bytes of its body."""
@@ -83,8 +86,8 @@ class BodyLimit:
             # that reads only after it has sent everything still gets the response.
             await error_response(limit.refusal(), scope)(scope, receive, send)
             return
-        budget = self._budget if limit is self._usual else None
-        body = _CountedBody(receive, limit, budget, size_bytes, _holder(scope))
+        room = self._room if limit is self._usual else None
+        body = _CountedBody(receive, limit, room, size_bytes, _holder(scope))
         try:
             await self._app(scope, body.receive, send)
         finally:
@@ -93,27 +96,81 @@ class BodyLimit:
 
 def _holder(scope: Scope) -> str:
     entry = scope.get("state", {}).get("key")
-    return "" if entry is None else str(entry.facts.id)
+    return "" if entry is None else str(entry.facts.tenant)
+
+
+class BodyRoom:
+    """Room for the large bodies that a process reads at once: others wait for it.
+
+    While one waits, a body that comes slowly loses its room: four that announce 32 MiB and send
+    little would keep the large bodies of all others out for hours.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        """All of it is free; of one tenant half at most."""
+        self._budget = ByteBudget(most_bytes, _WAIT_S)
+        self._coming: set[_CountedBody] = set()
+        """Those that have room, and have not come to their end."""
+
+    async def take(self, body: "_CountedBody") -> None:
+        """Wait for room for a body; `give_back` must follow. Raises TimeoutError."""
+        looking = asyncio.create_task(self._end_slow_ones(body))
+        try:
+            await self._budget.take(body.size_bytes, body.holder)
+        finally:
+            looking.cancel()
+        self._coming.add(body)
+
+    def has_come(self, body: "_CountedBody") -> None:
+        """A body is whole: how long its request takes now is no fault of its client."""
+        self._coming.discard(body)
+
+    def give_back(self, body: "_CountedBody") -> None:
+        """Return the room of a body."""
+        self._coming.discard(body)
+        self._budget.give_back(body.size_bytes, body.holder)
+
+    async def _end_slow_ones(self, waiting: "_CountedBody") -> None:
+        """Take as much room as a body waits for from the slowest ones, if that gives it room.
+
+        What counts is what has come since the last look: a body that was fast at first may stop.
+        """
+        while True:
+            before = {each: each.taken_bytes for each in self._coming}
+            await asyncio.sleep(_LOOK_EVERY_S)
+            wanted_bytes = waiting.size_bytes
+            for part, body in sorted(self._came(before), key=lambda pair: pair[0]):
+                if wanted_bytes <= 0 or part * _LONGEST_S >= _LOOK_EVERY_S:
+                    break
+                if self._budget.has_share(wanted_bytes, waiting.holder) or (
+                    body.holder == waiting.holder
+                ):
+                    body.lose_room()
+                    wanted_bytes -= body.size_bytes
+
+    def _came(self, before: "Mapping[_CountedBody, int]") -> "list[tuple[float, _CountedBody]]":
+        """Which part of each body has come since then."""
+        return [
+            ((body.taken_bytes - taken_bytes) / body.size_bytes, body)
+            for body, taken_bytes in before.items()
+            if body in self._coming
+        ]
 
 
 class _CountedBody:
     """The `receive` of a call: bounds its body, and holds room for it if it is large."""
 
     def __init__(
-        self,
-        receive: Receive,
-        limit: Limit,
-        budget: ByteBudget | None,
-        size_bytes: int,
-        holder: str,
+        self, receive: Receive, limit: Limit, room: BodyRoom | None, size_bytes: int, holder: str
     ) -> None:
+        self.size_bytes = size_bytes
+        self.holder = holder
         self._receive = receive
         self._limit = limit
-        self._budget = budget
-        self._size_bytes = size_bytes
-        self._holder = holder
-        self._taken = 0
+        self._room = room
+        self.taken_bytes = 0
         self._is_held = False
+        self._is_too_slow = False
         self._is_whole = False
 
     async def receive(self) -> Message:
@@ -123,17 +180,24 @@ class _CountedBody:
             self.let_go()
         message = await self._receive()
         if message["type"] == "http.request":
-            self._taken += len(message.get("body", b""))
-            self._is_whole = not message.get("more_body", False)
-            if self._taken > self._limit.max_bytes:
-                raise self._limit.refusal()
-            if self._taken > LARGE_BYTES and self._budget is not None and not self._is_held:
-                await self._hold(self._budget)
+            self._take(message)
+            if self.taken_bytes > LARGE_BYTES and self._room is not None and not self._is_held:
+                await self._hold(self._room)
         return message
 
-    async def _hold(self, budget: ByteBudget) -> None:
+    def _take(self, message: Message) -> None:
+        self.taken_bytes += len(message.get("body", b""))
+        self._is_whole = not message.get("more_body", False)
+        if self.taken_bytes > self._limit.max_bytes:
+            raise self._limit.refusal()
+        if self._is_too_slow:
+            raise _too_slow()
+        if self._is_whole and self._room is not None:
+            self._room.has_come(self)
+
+    async def _hold(self, room: BodyRoom) -> None:
         try:
-            await budget.take(self._size_bytes, self._holder)
+            await room.take(self)
         except TimeoutError:
             raise Refusal(
                 "too_many_bodies",
@@ -145,12 +209,31 @@ class _CountedBody:
                 retry_after_s=_RETRY_AFTER_S,
             ) from None
         self._is_held = True
+        if self._is_whole:
+            room.has_come(self)
+
+    def lose_room(self) -> None:
+        """Return the room, and refuse the body at its next bytes."""
+        self._is_too_slow = True
+        self.let_go()
 
     def let_go(self) -> None:
         """Return the room."""
-        if self._is_held and self._budget is not None:
-            self._budget.give_back(self._size_bytes, self._holder)
-            self._is_held, self._budget = False, None
+        if self._is_held and self._room is not None:
+            self._room.give_back(self)
+            self._room = None
+
+
+def _too_slow() -> Refusal:
+    return Refusal(
+        "body_too_slow",
+        "Others wait for room for large bodies, and this one came at a rate at which it takes more "
+        f"than {_LONGEST_S:g} s: send it faster, in smaller requests, or with its Content-Length; "
+        "or raise FLEET_MAX_BODIES_BYTES.",
+        status=408,
+        retryable=True,
+        retry_after_s=_RETRY_AFTER_S,
+    )
 
 
 Read = TypeVar("Read")

@@ -3,7 +3,7 @@
 They are the bodies that a shim reads, and the images that a worker fetches. Each takes up to four
 times its size for a while: without a bound, forty bodies of 24 MB took 2.5 GB. Room is taken for a
 whole thing before the most of it is there, so that no two halves wait for each other. One holder, a
-key or a tenant, has half of the room at most: what is large of one does not keep others out.
+tenant, has half of the room at most: what is large of one does not keep others out.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ class ByteBudget:
     def _grant(self) -> None:
         """Hand room to those who wait; who waits for his own share only is passed over."""
         for each in tuple(self._waiting):
-            if not self._has_share(each.size_bytes, each.holder):
+            if not self.has_share(each.size_bytes, each.holder):
                 continue
             if not self._has_room(each.size_bytes, each.holder):
                 return
@@ -73,11 +73,12 @@ class ByteBudget:
                 self._held[each.holder] += each.size_bytes
                 each.is_granted.set_result(None)
 
-    def _has_share(self, size_bytes: int, holder: str) -> bool:
+    def has_share(self, size_bytes: int, holder: str) -> bool:
+        """Whether a holder may have so much more, if there is room."""
         held = self._held[holder] if holder else 0
         return not held or held + size_bytes <= self._most_bytes // 2
 
     def _has_room(self, size_bytes: int, holder: str) -> bool:
         held = self.held_bytes
         fits = not held or held + size_bytes <= self._most_bytes
-        return fits and self._has_share(size_bytes, holder)
+        return fits and self.has_share(size_bytes, holder)

@@ -19,6 +19,11 @@ BARE: Final = "bare"
 """Event name for a line that is not SSE, such as an error appended by a proxy."""
 
 
+MOST_LINE_BYTES: Final = 64 * 2**20
+"""Of a line or event of a backend. An image fits in; what has no end must not take all memory: a
+worker holds a line twice, and the value that it is parsed to."""
+
+
 class Sse(EventStream[tuple[str, bytes]]):
     """Server-sent events (WHATWG HTML, 9.2), with two extensions.
 
@@ -27,6 +32,7 @@ class Sse(EventStream[tuple[str, bytes]]):
     """
 
     __slots__ = ()
+    limit_bytes = MOST_LINE_BYTES
 
     @override
     def _made(self, name: str, id: bytes, data: bytes) -> tuple[str, bytes]:
@@ -47,7 +53,7 @@ class Ndjson:
     def __init__(self) -> None:
         """A decoder at the start of a stream."""
         self._start = Start()
-        self._lines = Lines()
+        self._lines = Lines(MOST_LINE_BYTES)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Feed bytes; return the lines that they complete."""

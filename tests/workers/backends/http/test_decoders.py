@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import contract.sse
 from contract.errors import BadEndpoint
+from workers.backends.http import decoders
 from workers.backends.http.decoders import BARE, ERROR, MESSAGE, Ndjson, Sse
 
 PIECES = [b"data: \xc3\xa9", b"\r", b"\n", b":", b"{", b"event: error", b"\xef\xbb\xbf"]
@@ -115,10 +115,11 @@ def test_a_line_of_ten_megabytes_costs_what_it_weighs() -> None:
 
 
 def test_a_line_without_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contract.sse, "LIMIT_BYTES", 100)
+    monkeypatch.setattr(Sse, "limit_bytes", 200)
+    monkeypatch.setattr(decoders, "MOST_LINE_BYTES", 200)
 
-    for packets in ([b"x" * 60] * 2, [b"data: %s\n" % (b"x" * 60)] * 2):
-        with pytest.raises(BadEndpoint, match="more than 100 bytes"):
+    for packets in ([b"x" * 60] * 4, [b"data: %s\n" % (b"x" * 60)] * 2, [b"data:\n"] * 4):
+        with pytest.raises(BadEndpoint, match="more than 200 bytes"):
             sse(*packets)
     with pytest.raises(BadEndpoint):
-        ndjson(*[b"x" * 60] * 2)
+        ndjson(*[b"x" * 60] * 4)

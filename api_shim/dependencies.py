@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope
 
 from api_shim.access.audit_trail import AuditTrail
 from api_shim.disk_room import RedisDisk
+from api_shim.file_room import FileRoom
 from api_shim.file_storage import Storage
 from api_shim.following.background_work import restart_on_defect
 from api_shim.following.drop_in import DropInCall, FollowingServices
@@ -102,16 +103,16 @@ class Dependencies:
         self.positions = QueuePositions(
             self.records, self.queue.positions, self.roster, connection.now, settings.place_every_s
         )
-        self.api_keys = ApiKeys(connection)
+        self.api_keys, self.unreadable = ApiKeys(connection), UnreadableMessages(connection)
         self.authenticator = Authenticator(self.api_keys, connection, settings)
         self.audit_trail = AuditTrail(AuditLog(connection), self.records)
         self.open_calls, self.idempotency = open_calls, Idempotency(connection)
         self.ledger, self.limits = Ledger(connection), TenantLimits(connection)
         self.dead_letters = DeadLetters(connection, self.webhooks.has)
-        self.unreadable = UnreadableMessages(connection)
         self.storage = Storage(settings.storage_url, settings.disk_reserve_bytes)
         self.redis_disk = RedisDisk(settings.redis_dir, settings.disk_reserve_bytes)
         self.files, self.batches = Files(connection), BatchStore(connection)
+        self.file_room = _file_room(settings, self.files, self.storage)
         self.batches_changed, self.files_deleted = asyncio.Event(), asyncio.Event()
         """Set when a batch may be ready to drive, and when bytes of files are to be deleted."""
         self.aliases = AliasCache(AliasStore(connection), settings.aliases, settings.prices)
@@ -128,14 +129,6 @@ class Dependencies:
             self.connection.settings,
         )  # fmt: skip
 
-    async def reserve_file(self, name: str, tenant: str, size_bytes: int) -> None:
-        """Count an object that is to be written against the quotas of files.
-
-        Raises FileQuotaFull, StorageUnavailable, RelayUnavailable.
-        """
-        bounds = FileBounds(self.settings.tenant_files_bytes, self.settings.files_bytes)
-        await self.files.reserve(name, tenant, size_bytes, bounds)
-
     def listed(self, caller: Tenant, *asked: str) -> Mapping[str, Pool]:
         """The backends as drop-in clients see them: aliases are models beside the others.
 
@@ -144,6 +137,11 @@ class Dependencies:
         """
         found = self.roster.seen_by(caller, every_model=True)[1]
         return pools_with_aliases(found, self.aliases.table, caller, *asked)
+
+
+def _file_room(settings: ShimSettings, files: Files, storage: Storage) -> FileRoom:
+    bounds = FileBounds(settings.tenant_files_bytes, settings.files_bytes, settings.tenant_share)
+    return FileRoom(files, storage, bounds, settings.disk_reserve_bytes)
 
 
 @asynccontextmanager

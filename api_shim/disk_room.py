@@ -32,6 +32,10 @@ class Disk(NamedTuple):
         """The reserve on this disk, where so much is wanted."""
         return min(wanted_bytes, self.total_bytes // _LARGEST_SHARE)
 
+    def room_bytes(self, wanted_bytes: int) -> int:
+        """What is free beside the reserve."""
+        return max(0, self.free_bytes - self.reserve_bytes(wanted_bytes))
+
     def used(self, what: str, wanted_bytes: int) -> FleetLimit:
         """How full it is, up to its reserve."""
         return FleetLimit(

@@ -27,6 +27,7 @@ _UNCLAIMED: Final = 1000
 """Names that are deleted unclaimed in one pass."""
 _TENANT: Final = 0
 _ALL: Final = -1
+_SHARE: Final = -2
 _INDEX: Final = (redis_keys.STORED, redis_keys.FILE_SIZES, redis_keys.FILE_BYTES)
 _GONE: Final = [None, None, None]
 _PAGE: Final = 100
@@ -40,6 +41,10 @@ class FileBounds(NamedTuple):
     tenant_bytes: int
     """Of one tenant."""
     all_bytes: int
+    share: float = 1.0
+    """The part that one tenant may have of what it has and what is free."""
+    free_bytes: int | None = None
+    """Bytes that the disk has room for; None if that is not known."""
 
 
 class StoredBytes(NamedTuple):
@@ -140,11 +145,12 @@ class Files:
         RelayUnavailable.
         """
         call = reserve_bytes(name, tenant, size_bytes, bounds)
-        whose, held_bytes = await self._connection.call(call)
-        if whose == _TENANT:
-            raise _quota_full(tenant, size_bytes, held_bytes, bounds.tenant_bytes)
+        whose, held_bytes, limit_bytes = await self._connection.call(call)
+        if whose in {_TENANT, _SHARE}:
+            setting = "FLEET_TENANT_FILES_BYTES" if whose == _TENANT else _OF_WHAT_IS_FREE
+            raise _quota_full(tenant, size_bytes, held_bytes, limit_bytes, setting)
         if whose == _ALL:
-            raise _storage_full(size_bytes, held_bytes, bounds.all_bytes)
+            raise _storage_full(size_bytes, held_bytes, limit_bytes)
 
     async def stored_bytes(self) -> StoredBytes:
         """How many bytes are stored, of all and of each tenant; raises RelayUnavailable."""
@@ -211,10 +217,15 @@ def stored_name(file_id: str) -> str:
     return f"files/{file_id}"
 
 
-def _quota_full(tenant: str, size_bytes: int, held_bytes: int, limit_bytes: int) -> FileQuotaFull:
+_OF_WHAT_IS_FREE: Final = "FLEET_TENANT_SHARE of what they have and what is free"
+
+
+def _quota_full(
+    tenant: str, size_bytes: int, held_bytes: int, limit_bytes: int, setting: str
+) -> FileQuotaFull:
     return FileQuotaFull(
         f"the files of tenant {tenant} have {mib(held_bytes)}, this one {mib(size_bytes)}, and may "
-        f"have {mib(limit_bytes)} together (FLEET_TENANT_FILES_BYTES): delete files, or let them "
+        f"have {mib(limit_bytes)} together ({setting}): delete files, or let them "
         "expire sooner with expires_after",
         held=held_bytes,
         limit=limit_bytes,
@@ -280,12 +291,14 @@ def claim_due(limit: int, claim_s: float) -> ScriptCall[list[str]]:
 
 def reserve_bytes(
     name: str, tenant: str, size_bytes: int, bounds: FileBounds
-) -> ScriptCall[tuple[int, int]]:
+) -> ScriptCall[tuple[int, int, int]]:
     """Count `name` with so many bytes, unless a bound would be exceeded.
 
-    Returns 1; or 0 (the tenant's) or -1 (of all) with the bytes that are counted without it.
+    Returns 1; or 0 (the tenant's), -1 (of all) or -2 (the share) with the bytes that are counted
+    without it and how many there may be.
     """
-    args: list[Argument] = [name, WRITING_S, tenant, size_bytes, *bounds]
+    free: Argument = "" if bounds.free_bytes is None else bounds.free_bytes
+    args: list[Argument] = [name, WRITING_S, tenant, size_bytes, *bounds[:3], free]
     return ScriptCall(load("files/reserve"), list(_INDEX), args, _reserved)
 
 
@@ -298,8 +311,9 @@ def _keys(file: StoredFile) -> list[str]:
     return [redis_keys.file(file.id), redis_keys.files(file.tenant), *_INDEX]
 
 
-def _reserved(reply: Any) -> tuple[int, int]:
-    return int(reply[0]), int(reply[1]) if len(reply) > 1 else 0
+def _reserved(reply: Any) -> tuple[int, int, int]:
+    whose, held_bytes, limit_bytes = (*map(int, reply), 0, 0)[:3]
+    return whose, held_bytes, limit_bytes
 
 
 def _names(reply: Any) -> list[str]:

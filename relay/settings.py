@@ -54,9 +54,10 @@ class RelaySettings(FleetSettings):
     """Bytes of requests of one tenant that may be kept for one queue, if its API key sets no
     limit."""
     tenant_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """The part that one tenant may hold of what it holds in a queue and what is free there. Below 1
-    a tenant that holds nothing gets a job in even if the queue is full. 1: no such limit; so it is
-    for the tenant `default`, whose are all jobs while there are no API keys."""
+    """The part that one tenant may hold of what it holds in a queue and what is free there, and of
+    the room for files. Below 1 a tenant that holds nothing gets a job in even if the queue is full.
+    1: no such limit; so it is for the tenant `default`, whose are all jobs while there are no API
+    keys."""
     tenant_tokens_minute: Annotated[int | None, Field(ge=1, le=_MOST_TOKENS)] = None
     """Tokens that a tenant may use in 60 seconds, if its API key sets no limit."""
     tenant_tokens_day: Annotated[int | None, Field(ge=1, le=_MOST_TOKENS)] = None

@@ -42,6 +42,7 @@ class Upload:
         field = b""
         part = FormPart("", None)
         async with AsyncExitStack() as stack:
+            stack.callback(self._dependencies.file_room.set_coming, self._name, 0)
             writing: Writing | None = None
             async for part_or_data in stream_form(request):
                 if isinstance(part_or_data, FormPart):
@@ -77,6 +78,8 @@ class Upload:
 
         Reserve more bytes if the file has more than its head has announced.
         """
+        coming_bytes = self._reserved_bytes - self.size_bytes
+        self._dependencies.file_room.set_coming(self._name, coming_bytes)
         if self.size_bytes > self._reserved_bytes:
             await self._reserve(self.size_bytes + _STEP_BYTES)
         elif time.monotonic() - self._kept_at > WRITING_S / 4:
@@ -85,7 +88,9 @@ class Upload:
     async def _reserve(self, size_bytes: int) -> None:
         self._kept_at, self._reserved_bytes = time.monotonic(), size_bytes
         await self._dependencies.storage.demand_room(size_bytes - self.size_bytes)
-        await self._dependencies.reserve_file(self._name, self._tenant, size_bytes)
+        await self._dependencies.file_room.reserve(
+            self._name, self._tenant, size_bytes, self.size_bytes
+        )
 
 
 def _announced(request: Request) -> int:

@@ -135,7 +135,7 @@ async def _stored(
             return await dependencies.files.get_for_tenant(file_id, tenant), False
     name = stored_name(file_id)
     await dependencies.storage.demand_room(len(lines))
-    await dependencies.reserve_file(name, tenant.name, len(lines))
+    await dependencies.file_room.reserve(name, tenant.name, len(lines), len(lines))
     async with dependencies.storage.write(name) as writing:
         await writing.write(lines)
     file = StoredFile(

@@ -1,8 +1,10 @@
 #!lua
--- KEYS stored sizes sums; ARGV name keep_s tenant size_bytes tenant_limit limit
+-- KEYS stored sizes sums; ARGV name keep_s tenant size_bytes tenant_limit limit share free_bytes ('':
+--   not known)
 -- Counts an object that is being written with this size, and keeps it for keep_s seconds, unless the
--- tenant's objects or all of them would have more bytes than their limit. Returns {1}; or {0: the
--- tenant's, -1: all, the bytes without this object}.
+-- tenant's objects or all of them would have more bytes than their limit, or the tenant's more than
+-- the share of what they have and what is free; a tenant without an object gets one in. Returns {1};
+-- or {0: the tenant's, -1: all, -2: the share, the bytes without this object, the limit}.
 -- include shared/time.lua
 -- include shared/sizes.lua
 local stored, sizes, sums = unpack(KEYS)
@@ -10,8 +12,14 @@ local name, keep_s, tenant, size_bytes = unpack(ARGV, 1, 4)
 local counted = tonumber(string.match(redis.call('HGET', sizes, name) or '', '^%d+') or 0)
 local own, all = bytes_of(sums, tenant)
 own, all = own - counted, all - counted
-if own + size_bytes > tonumber(ARGV[5]) then return {0, own} end
-if all + size_bytes > tonumber(ARGV[6]) then return {-1, all} end
+local most, limit, share = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+if own + size_bytes > most then return {0, own, most} end
+if all + size_bytes > limit then return {-1, all, limit} end
+if share < 1 and own > 0 then
+    local free = math.min(limit - all, tonumber(ARGV[8]) or limit)
+    most = math.floor(share * (own + free))
+    if own + size_bytes > most then return {-2, own, most} end
+end
 resize(sizes, sums, name, tenant, tonumber(size_bytes))
 redis.call('ZADD', stored, exact(now + keep_s), name)
 return {1}

@@ -75,15 +75,15 @@ async def upload(http: httpx.AsyncClient, size_bytes: int) -> httpx.Response:
 
 
 async def test_a_tenant_whose_files_are_full_stops_nobody_else(own_redis: RedisServer) -> None:
-    limits = {"tenant_files_bytes": 100 * KIB, "files_bytes": 150 * KIB}
+    limits = {"tenant_files_bytes": 200 * KIB, "files_bytes": 300 * KIB, "tenant_share": 1}
     with keyed(own_redis.url, **limits) as shim:
         async with shim.caller("a") as ann, shim.caller("b") as bob:
-            first = await upload(ann, 60 * KIB)
-            over = await upload(ann, 60 * KIB)
-            others = await upload(bob, 60 * KIB)
-            over_all = await upload(bob, 39 * KIB)
+            first = await upload(ann, 120 * KIB)
+            over = await upload(ann, 120 * KIB)
+            others = await upload(bob, 120 * KIB)
+            over_all = await upload(bob, 79 * KIB)
             deleted = await ann.delete(f"/v1/files/{first.json()['id']}")
-            after = await upload(ann, 60 * KIB)
+            after = await upload(ann, 120 * KIB)
 
     assert [each.status_code for each in (first, over, others, over_all)] == [200, 413, 200, 503]
     assert over.json()["error"]["code"] == "file_quota_full"
@@ -91,6 +91,36 @@ async def test_a_tenant_whose_files_are_full_stops_nobody_else(own_redis: RedisS
     assert "FLEET_FILES_BYTES" in over_all.json()["error"]["message"]
     assert int(over_all.headers["retry-after"]) >= 1
     assert [deleted.status_code, after.status_code] == [200, 200]
+
+
+async def test_a_tenant_leaves_others_half_of_what_is_free(own_redis: RedisServer) -> None:
+    with keyed(own_redis.url, files_bytes=MIB) as shim:
+        async with shim.caller("a") as ann, shim.caller("b") as bob:
+            filling = [await upload(ann, 120 * KIB) for _ in range(6)]
+            others = [await upload(bob, 120 * KIB) for _ in range(2)]
+            tiny = [await upload(bob, 1) for _ in range(9)]
+
+    assert [each.status_code for each in filling] == [200] * 4 + [413] * 2
+    assert "FLEET_TENANT_SHARE" in filling[-1].json()["error"]["message"]
+    assert [each.status_code for each in others] == [200] * 2
+    assert tiny[-1].status_code == 413  # each counts as 64 KiB
+
+
+@needs_mount
+async def test_a_tenant_leaves_others_half_of_the_disk(tmp_path: Path) -> None:
+    redis = RedisOnASmallDisk(tmp_path, size_mib=32)
+    try:
+        with keyed(redis.url, files_url=f"{redis.disk}/files") as shim:
+            async with shim.caller("a") as ann, shim.caller("b") as bob:
+                filling = await asyncio.gather(*(upload(ann, 3 * MIB) for _ in range(8)))
+                others = await upload(bob, 3 * MIB)
+    finally:
+        redis.stop()
+
+    taken = [each.status_code for each in filling]
+    assert 3 <= taken.count(200) <= 5
+    assert set(taken) == {200, 413}
+    assert others.status_code == 200
 
 
 async def test_a_file_of_unknown_size_is_counted_as_it_comes(own_redis: RedisServer) -> None:

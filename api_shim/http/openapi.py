@@ -6,6 +6,7 @@ and API keys, which a middleware checks.
 """
 
 import asyncio
+import logging
 import re
 import threading
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from api_shim.http.error_hints import RERANK_PATHS
 from api_shim.http.problems import PROBLEM_JSON, documented
 from contract.events import KnownEvent
 from contract.json_lines import json_line
+
+_log = logging.getLogger(__name__)
 
 JOB_HEADERS: Final = {
     "X-Fleet-Job": {
@@ -61,7 +64,16 @@ class Document:
     def _start(self) -> asyncio.Task[bytes]:
         if self._rendering is None:
             self._rendering = asyncio.create_task(asyncio.to_thread(self._render))
+            self._rendering.add_done_callback(self._rendered)
         return self._rendering
+
+    def _rendered(self, rendering: asyncio.Task[bytes]) -> None:
+        """After a failure the next `read` tries again: one of a moment must not last for ever."""
+        if rendering.cancelled():
+            return
+        if (error := rendering.exception()) is not None:
+            _log.error("%s could not be rendered", _PATH, exc_info=error)
+            self._rendering = None
 
 
 BEGIN_AFTER_S: Final = 20.0

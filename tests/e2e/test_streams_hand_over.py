@@ -61,9 +61,10 @@ async def _played(redis_url: str, folder: Path) -> Scene:
             left = [await _left(surface, http) for surface in SURFACES if surface.resumes]
             for client in (*plain.values(), *thoughtful.values()):
                 await client.until(lambda heard: heard.text)
+            # At once: another worker may take longer to start than an answer to be told.
+            first.send(signal.SIGKILL)
             with worker(redis_url, folder, **LEASE) as second:
                 await second.ready(relay)
-                first.send(signal.SIGKILL)
                 texts = await asyncio.gather(*whole)
                 return Scene(
                     {name: await client.ended() for name, client in plain.items()},

@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import httpx
+import pytest
 
 from api_shim.http.openapi import Document
 
@@ -46,6 +47,22 @@ async def test_it_is_begun_before_anybody_asks() -> None:
             await asyncio.sleep(0)
 
     assert await document.read() == b"{}"
+
+
+async def test_after_a_failure_it_is_made_again(caplog: pytest.LogCaptureFixture) -> None:
+    failures = [RuntimeError("dictionary changed size during iteration")]
+
+    def render() -> bytes:
+        if failures:
+            raise failures.pop()
+        return b"{}"
+
+    document = Document(render)
+    with pytest.raises(RuntimeError):
+        await document.read()
+
+    assert await document.read() == b"{}"
+    assert "/openapi.json could not be rendered" in caplog.text
 
 
 async def test_the_document_is_not_rendered_while_a_shim_starts() -> None:

@@ -159,10 +159,10 @@ def test_an_interrupted_watch_lets_the_batch_go_on(up: Up, fleet: Command, tmp_p
 def test_a_batch_for_later_is_checked_at_once_and_runs_at_its_time(
     fleet: Command, file: Path
 ) -> None:
-    at = time.time() + 3
+    at = round(time.time() + 3, 1)
     submitted = fleet("batch", "submit", str(file), "--at", f"{at:.1f}", "--wait", "--json")
     seen = [json.loads(line) for line in submitted.stdout.splitlines()]
-    night = time.time() + 3600
+    night = round(time.time()) + 3600
     waits = fleet("batch", "submit", str(file), "--at", f"{night:.0f}").stdout.strip()
     far = fleet("batch", "submit", str(file), "--at", "2999-01-01T00:00:00Z")
     wrong = fleet("batch", "submit", str(file), "--at", "noon")

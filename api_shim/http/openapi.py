@@ -15,6 +15,8 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim.http.auth_middleware import OPEN_PATHS
 from api_shim.http.error_hints import RERANK_PATHS
@@ -35,6 +37,11 @@ JOB_HEADERS: Final = {
     },
 }
 """Headers of a response to a drop-in call, as documented."""
+_DOCS: Final = "/docs"
+_UNFRAMED: Final = (
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+)
 
 
 class Document:
@@ -118,7 +125,24 @@ def install(app: FastAPI) -> Document:
     # FastAPI's own route builds it on the event loop.
     app.router.routes[:] = [it for it in app.routes if getattr(it, "path", "") != _PATH]
     app.add_route(_PATH, send, include_in_schema=False)
+    for route in app.routes:
+        if isinstance(route, Route) and route.path.startswith(_DOCS):
+            route.app = _unframed(route.app)
     return whole
+
+
+def _unframed(app: ASGIApp) -> ASGIApp:
+    """The same page, which no page shows as a part of it: its buttons send requests."""
+
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *_UNFRAMED]}
+            await send(message)
+
+        await app(scope, receive, sending)
+
+    return page
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

@@ -152,7 +152,10 @@ async def test_answers_are_as_documented(
 
 async def test_the_page_for_people_is_there(shim: str) -> None:
     async with httpx.AsyncClient(base_url=shim) as http:
-        assert "llm-fleet" in (await http.get("/docs")).text
+        page = await http.get("/docs")
+
+    assert "llm-fleet" in page.text
+    assert page.headers["content-security-policy"] == "frame-ancestors 'none'"
 
 
 def test_the_page_at_docs_needs_no_internet(session_shim: str) -> None:

@@ -1,7 +1,7 @@
 """Batches: upload a file of requests, download a file of results."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 from uuid import uuid4
@@ -10,10 +10,10 @@ from pydantic import ConfigDict
 from pydantic_core import from_json
 
 from contract.batches import ENDED, BatchStatus, Counts, LineError
-from contract.errors import InvalidRequest
+from contract.errors import FleetError, InvalidRequest, RequestError
 from contract.json_lines import json_line
 from contract.wire import WireModel
-from fleet.client.errors import FleetUnreachable
+from fleet.client.errors import FleetUnreachable, NotAuthorised
 from fleet.client.transport import NO_ANSWER, Shims
 
 _PAGE = 100
@@ -83,11 +83,13 @@ class AsyncBatches:
         """Upload a file of requests (JSON lines) and start its batch.
 
         `backend` is the backend of all requests; None: chosen for each. They start at `not_before`
-        (unix seconds, at most 30 days ahead), and the completion window begins then.
+        (unix seconds, at most 30 days ahead), and the completion window begins then. Where the
+        batch is refused, the file is deleted again. Raises RequestError.
         """
         answer = await self._shims.upload("/v1/files", {"purpose": "batch"}, name, file)
+        file_id = from_json(answer)["id"]
         body: dict[str, Any] = {
-            "input_file_id": from_json(answer)["id"],
+            "input_file_id": file_id,
             "endpoint": endpoint,
             "completion_window": completion_window,
             "metadata": metadata,
@@ -97,9 +99,15 @@ class AsyncBatches:
             headers["x-fleet-backend"] = backend
         if not_before is not None:
             headers["x-fleet-not-before"] = f"{not_before:.3f}"
-        return _view(
-            await self._shims.request("POST", "/v1/batches", body=json_line(body), headers=headers)
-        )
+        try:
+            made = await self._shims.request(
+                "POST", "/v1/batches", body=json_line(body), headers=headers
+            )
+        except (NotAuthorised, RequestError):
+            with suppress(FleetError):
+                await self._shims.request("DELETE", f"/v1/files/{file_id}")
+            raise
+        return _view(made)
 
     async def look(self, batch_id: str) -> BatchView:
         """The current state of a batch."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from support.batches import echo, jsonl
 from support.up import ROOT, Command, Up, environment
@@ -39,6 +40,20 @@ def test_a_file_of_requests_becomes_a_file_of_answers(
     assert "completed, 5 of 6 completed, 1 failed" in submitted.stderr
     assert sorted(line["custom_id"] for line in lines) == [f"r{n}" for n in range(5)]
     assert "context_length_exceeded" in errors.read_text()
+
+
+def test_a_batch_that_is_refused_leaves_no_file_behind(
+    up: Up, fleet: Command, tmp_path: Path
+) -> None:
+    path = tmp_path / "refused.jsonl"
+    path.write_bytes(jsonl([echo(1)]))
+    late = fleet("batch", "submit", str(path), "--at", "2099-01-01T00:00:00Z")
+    window = fleet("batch", "submit", str(path), "--window", "soon")
+    files = httpx.get(f"{up.url.split(',')[0]}/v1/files?limit=100").json()["data"]
+
+    assert (late.returncode, window.returncode) == (2, 2)
+    assert "at most 30 days ahead" in late.stderr
+    assert "refused.jsonl" not in {each["filename"] for each in files}
 
 
 def test_with_json_everything_is_an_object(fleet: Command, file: Path) -> None:

@@ -168,11 +168,11 @@ async def rotate(
     `callbacks` has the secret for addresses that single requests name; this makes the first one.
     """
     await dependencies.webhooks.refresh()
+    overlap_s = (wanted or RotateSecret()).overlap_s
     if id == CALLBACKS and CALLBACKS not in dependencies.webhooks.of(caller.name):
-        webhook, secret = await dependencies.webhooks.create_callbacks(caller.name)
+        webhook, secret = await dependencies.webhooks.create_callbacks(caller.name, overlap_s)
     else:
         webhook = await dependencies.webhooks.get(caller.name, id)
-        overlap_s = (wanted or RotateSecret()).overlap_s
         secret = await dependencies.webhooks.rotate(webhook, overlap_s)
     return _issued(IssuedWebhook(**webhook.model_dump(), secret=secret), 200)
 

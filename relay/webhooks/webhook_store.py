@@ -23,7 +23,8 @@ from contract import redis_keys
 from contract.errors import InvalidRequest, RelayUnavailable, UnknownWebhook
 from contract.webhooks.webhook_models import CALLBACKS, NewWebhook, Webhook
 from contract.wire import encode
-from relay.connection import Connection, DamagedKey
+from relay.connection import Connection, DamagedKey, ScriptCall
+from relay.scripts.loader import load
 from relay.scripts.table_scripts import change_table, read_table, rows
 
 _log = logging.getLogger(__name__)
@@ -102,7 +103,8 @@ class WebhookStore:
             raise InvalidRequest(
                 f"callback_url: tenant {tenant} has no secret that signs what is posted there: "
                 "`fleet webhooks rotate callbacks`, or POST /api/v1/webhooks/callbacks/rotate, "
-                "makes one and shows it once"
+                "makes one and shows it once",
+                field="callback_url",
             )
 
     async def is_told(self, tenant: str, callback_url: str | None) -> bool:
@@ -139,32 +141,41 @@ class WebhookStore:
         )
         return await self._add(webhook)
 
-    async def create_callbacks(self, tenant: str) -> tuple[Webhook, SecretStr]:
-        """Make the secret for addresses that requests name; raises RelayUnavailable."""
-        return await self._add(
-            Webhook(id=CALLBACKS, tenant=tenant, created_at=self._connection.now())
-        )
+    async def create_callbacks(
+        self, tenant: str, overlap_s: float = 0.0
+    ) -> tuple[Webhook, SecretStr]:
+        """Make the secret for addresses that requests name; raises as `rotate`.
+
+        If another call has just made one, this is a rotation with `overlap_s`: what both have
+        shown is valid.
+        """
+        made = Webhook(id=CALLBACKS, tenant=tenant, created_at=self._connection.now())
+        self._demand_room()
+        secret = await self.rotate(made, overlap_s)
+        await self._set(tenant, CALLBACKS, lambda: self.of(tenant).get(CALLBACKS, made))
+        return self._known(tenant, CALLBACKS), secret
 
     async def _add(self, webhook: Webhook) -> tuple[Webhook, SecretStr]:
         def with_room() -> Webhook:
-            known, own = self.stored.by_tenant, self.of(webhook.tenant)
-            if sum(id != CALLBACKS for id in own) >= MOST_OF_A_TENANT and webhook.id != CALLBACKS:
+            if sum(id != CALLBACKS for id in self.of(webhook.tenant)) >= MOST_OF_A_TENANT:
                 raise InvalidRequest(
                     f"tenant {webhook.tenant} has {MOST_OF_A_TENANT} webhooks, the limit: remove "
                     "one, or let one receive more events"
                 )
-            if sum(map(len, known.values())) >= _MOST:
-                raise InvalidRequest(f"the fleet has {_MOST} webhooks, the limit: remove some")
+            self._demand_room()
             return webhook
 
-        secret = _new_secret()
-        await self._write_secrets(webhook, {"current": secret})
+        secret = await self.rotate(webhook, 0.0)
         try:
             await self._set(webhook.tenant, webhook.id, with_room)
         except InvalidRequest:
             await self._delete_secrets(webhook)
             raise
-        return webhook, SecretStr(secret)
+        return webhook, secret
+
+    def _demand_room(self) -> None:
+        if sum(map(len, self.stored.by_tenant.values())) >= _MOST:
+            raise InvalidRequest(f"the fleet has {_MOST} webhooks, the limit: remove some")
 
     async def change(self, tenant: str, webhook_id: str, change: Change) -> Webhook:
         """Replace a webhook by what `change` makes of it.
@@ -180,41 +191,51 @@ class WebhookStore:
         await self._delete_secrets(webhook)
 
     async def rotate(self, webhook: Webhook, overlap_s: float) -> SecretStr:
-        """A new secret; for `overlap_s` seconds the old one signs, too. Raises RelayUnavailable."""
+        """A new secret; for `overlap_s` seconds the old one signs, too.
+
+        Raises InvalidRequest if another call replaced it at the same moment, or one of both would
+        show a secret that nothing signs with; RelayUnavailable.
+        """
+        stored = await self._stored_secrets(webhook.tenant, webhook.id)
         try:
-            known = await self._secrets(webhook.tenant, webhook.id)
+            known = self._parsed(webhook.tenant, webhook.id, stored)
         except DamagedKey:
             known = {}  # nothing signs but the new one
         secret = _new_secret()
         fields: dict[str, Any] = {"current": secret}
         if overlap_s and (current := known.get("current")):
             fields |= {"previous": current, "until": self._connection.now() + overlap_s}
-        await self._write_secrets(webhook, fields)
+        call = replace_secret(webhook, stored, json.dumps(fields))
+        if not await self._connection.call(call):
+            raise InvalidRequest(
+                f"the secret of {webhook.id} was replaced at the same moment: repeat it"
+            )
         return SecretStr(secret)
 
     async def signing_secrets(self, tenant: str, webhook_id: str) -> list[SecretStr]:
         """The secrets that sign now, the newest first; raises RelayUnavailable."""
-        known = await self._secrets(tenant, webhook_id)
+        stored = await self._stored_secrets(tenant, webhook_id)
+        known = self._parsed(tenant, webhook_id, stored)
         secrets = [known["current"]] if "current" in known else []
         if "previous" in known and known.get("until", 0.0) > self._connection.now():
             secrets.append(known["previous"])
         return [SecretStr(each) for each in secrets]
 
-    async def _secrets(self, tenant: str, webhook_id: str) -> dict[str, Any]:
+    async def _stored_secrets(self, tenant: str, webhook_id: str) -> bytes:
         key = redis_keys.webhook_secrets(tenant)
-        text = await self._connection.command("HGET", key, webhook_id)
+        text: bytes | None = await self._connection.command("HGET", key, webhook_id)
+        return text or b""
+
+    def _parsed(self, tenant: str, webhook_id: str, stored: bytes) -> dict[str, Any]:
         try:
-            found = _secrets.validate_json(text) if text else _SecretsOfWebhook()
+            found = _secrets.validate_json(stored) if stored else _SecretsOfWebhook()
         except ValidationError as error:
-            self._connection.pass_over(f"{key}, {webhook_id}", ValueError("it is damaged"))
+            what = f"{redis_keys.webhook_secrets(tenant)}, {webhook_id}"
+            self._connection.pass_over(what, ValueError("it is damaged"))
             raise DamagedKey(
                 f"the secret of webhook {webhook_id} cannot be read: make a new one (rotate)"
             ) from error
         return dict(found)
-
-    async def _write_secrets(self, webhook: Webhook, fields: Mapping[str, Any]) -> None:
-        key = redis_keys.webhook_secrets(webhook.tenant)
-        await self._connection.command("HSET", key, webhook.id, json.dumps(fields))
 
     async def _delete_secrets(self, webhook: Webhook) -> None:
         await self._connection.command(
@@ -232,6 +253,12 @@ class WebhookStore:
             if await self._connection.call(call):
                 return await self.refresh()
         raise RelayUnavailable("the webhooks are being changed by others: try again")
+
+
+def replace_secret(webhook: Webhook, stored: bytes, new: str) -> ScriptCall[bool]:
+    """Replace the secrets of a webhook (JSON); False if they are not the stored ones any more."""
+    key = redis_keys.webhook_secrets(webhook.tenant)
+    return ScriptCall(load("webhooks/replace_secret"), [key], [webhook.id, stored, new], bool)
 
 
 class _SecretsOfWebhook(TypedDict, total=False):

@@ -18,6 +18,7 @@ from contract.conversations import ConversationTurn
 from contract.events import Cancelled, EventId, Queued, Started, Usage
 from contract.jobs import JobRecord
 from contract.requests import CancelAfter
+from contract.webhooks.webhook_models import Webhook
 from relay import (
     api_keys,
     dead_letters,
@@ -39,7 +40,7 @@ from relay.scripts import batches, jobs, queues, table_scripts, turn_scripts
 from relay.scripts.loader import load, source
 from relay.settings import RelaySettings
 from relay.usage import limits, settlement
-from relay.webhooks import delivery_queue, receivers
+from relay.webhooks import delivery_queue, receivers, webhook_store
 
 QUEUE = "scripted.chat"
 JOB, OTHER = "a" * 32, "b" * 32
@@ -175,6 +176,9 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "webhooks/due": delivery_queue.due(1, 1),
     "webhooks/clear": delivery_queue.clear(RECEIVER, "why"),
     "webhooks/hasten": delivery_queue.hasten(RECEIVER),
+    "webhooks/replace_secret": webhook_store.replace_secret(
+        Webhook(id="wh_1", tenant="t", created_at=0.0), b"", "{}"
+    ),
     "webhooks/replay": delivery_queue.replay(RECEIVER, [DELIVERY], QUEUE_LIMITS),
     "tenants/erase": tenant_deletions.erase("t", "jobs", [redis_keys.record(JOB)]),
     "usage/reserve": limits.reserve(

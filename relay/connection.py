@@ -82,10 +82,10 @@ _LONGEST_WHY: Final = 200
 _MOST_KEYS_NAMED: Final = 32
 """Keys of one script that are named because one of them is damaged."""
 _DAMAGED: Final = "a key of the fleet in Redis holds what another program wrote: the log names it"
-_OF_A_VALUE: Final = re.compile(
-    r"is not an integer|is not a valid float|not a float|attempt to |Expected .* but found"
-)
-"""In errors of commands and scripts over a value that is no number or no JSON."""
+_OF_A_VALUE: Final = re.compile(r"hash value is not |user_script:\d+: Expected .* but found ")
+"""In errors over a field that is no number, or JSON that is none. Any other error of a script may
+as well be a defect of ours (`attempt to index a nil value`), and is raised as it is, to be seen as
+one: a script checks what it reads where that can be damaged."""
 _PASSING = ("LOADING", "MASTERDOWN", "OOM", "NOREPLICAS", "TRYAGAIN")
 
 
@@ -236,6 +236,11 @@ class Connection:
             keys = [key for each in commands for key in _keys_of(each)]
             await self._name(keys, damaged.__cause__ or damaged)
             raise
+        except ResponseError as defect:
+            if not isinstance(defect, NoScriptError):
+                keys = [key for each in commands for key in _keys_of(each)]
+                _log.error("Redis refuses %s on %s: %s", commands[0][0], keys[:9], defect)
+            raise
 
     async def _sent(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         if not commands:
@@ -289,9 +294,10 @@ class Connection:
         """End the block, and log why, if it finds what the fleet has not written so."""
         try:
             yield
-        except (DamagedKey, ResponseError, ValueError, LookupError, TypeError) as error:
-            # A ResponseError is a script's, over a value that is no number.
+        except (DamagedKey, ValueError, LookupError, TypeError) as error:
             self.pass_over(what, error)
+        except ResponseError as defect:  # of a script of ours: it stops nobody else, and is seen
+            _log.exception("a script broke, and %s is passed over", what, exc_info=defect)
 
     async def call(self, call: ScriptCall[T]) -> T:
         """Run a script and return its result; raises RelayUnavailable."""

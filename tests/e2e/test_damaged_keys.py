@@ -57,7 +57,7 @@ QUIET: Final = frozenset(
         "fleet:conversation:<conversation>", "fleet:idempotency:<tenant>:<digest>",
         "fleet:q:<queue>:drained:<minute>", "fleet:stored:sizes", "fleet:outbox",
         "fleet:t:<tenant>:webhook:secrets", "fleet:deletions:eraser", "<backend>.<kind>",
-        "fleet:webhook:<webhook>:deliveries", "fleet:audit:admins", "fleet:stored",
+        "fleet:webhook:<webhook>:deliveries", "fleet:audit:admins", "fleet:stored", "fleet:held",
         "fleet:webhooks:due", "fleet:webhooks:waiting", "fleet:backend:<backend>:known",
         "fleet:worker:<worker>:report", "fleet:residence:<backend>:<model>",
         "fleet:vector:<backend>:<digest>", "fleet:batch:<batch_id>:rows",

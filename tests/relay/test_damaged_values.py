@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 
 import pytest
+from redis.exceptions import ResponseError
 from support.relay import QUEUE, chat, relay_on
 
 from contract import redis_keys
@@ -165,7 +166,36 @@ async def test_an_answer_that_cannot_be_read_is_an_outage_that_names_the_keys(
         with pytest.raises(DamagedKey):
             await relay.connection.call(ScriptCall(get, ["odd", "none"], [], int))
         with pytest.raises(RelayUnavailable):
-            await relay.connection.command("INCR", "odd")
+            await relay.connection.call(ScriptCall("return cjson.decode('{x')", ["odd"], [], int))
+        await relay.connection.command("HSET", "numbers", "a", "x")
+        with pytest.raises(DamagedKey):
+            await relay.connection.command("HINCRBY", "numbers", "a", 1)
 
     assert "odd (string)" in caplog.text
+    assert "numbers (hash)" in caplog.text
     assert "none" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "return nil + 1", "local a return a.b", "return tonumber('x') < 1", "error('x')",
+        "return redis.call('EXPIRE', KEYS[1], 'x')", "return redis.call('HSET', KEYS[1])",
+        "return cjson.decode(nil)",
+    ],
+)  # fmt: skip
+async def test_a_defect_of_a_script_is_no_damaged_key(
+    redis_url: str, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with relay_on(redis_url) as relay:
+        await relay.connection.command("SET", "fine", "x")
+        call = ScriptCall(text, ["fine"], [], int)
+        with pytest.raises(ResponseError):
+            await relay.connection.call(call)
+        assert "Redis refuses EVAL" in caplog.text
+        assert "damaged" not in caplog.text
+        with relay.connection.passing_over("one of many"):
+            await relay.connection.call(call)
+
+    assert "one of many" in caplog.text
+    assert "Traceback" in caplog.text

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -234,7 +235,9 @@ def _add_middleware(
     app.add_middleware(AuthMiddleware, origins=origins)
     app.add_middleware(AccessLog, metrics=counted, tracing=tracing)
     if (cors := origins.cors()) is not None:
-        app.add_middleware(CrossOrigin, **cors)  # outside of all, so that pages can read errors
+        # Outside of all, so that pages can read errors.
+        logged = partial(AccessLog, metrics=counted, tracing=tracing)
+        app.add_middleware(CrossOrigin, logged=logged, options=cors)
 
 
 def _upload(settings: ShimSettings) -> Limit:

@@ -90,7 +90,10 @@ class RequestError(FleetError):
 
 
 class InvalidRequest(RequestError):
-    """A field is missing, unknown or out of range; the message names it."""
+    """A field is missing, unknown or out of range; the message names it.
+
+    The fact `field`, if there, is its name in the contract, and the message's first word.
+    """
 
     code = "invalid_request"
 

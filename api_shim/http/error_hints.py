@@ -52,6 +52,7 @@ OPENAI: Final = ErrorHints(
     pull="`fleet pull {model}` fetches it",
     no_worker="start one, or retry later",
     backend="`backend` (`extra_body` of the client), or the header X-Fleet-Backend",
+    fields={"callback_url": "metadata.webhook"},
 )
 OLLAMA: Final = ErrorHints(
     models="`ollama list` shows them all",
@@ -63,9 +64,14 @@ OLLAMA: Final = ErrorHints(
     not_for='"{model}" does not support {verb}: ',
     verbs={"embed": "embeddings", "image": "image generation"},
 )
-_CHAT: Final = OPENAI._replace(fields={"think": "reasoning_effort"})
+_CHAT: Final = OPENAI._replace(fields={**OPENAI.fields, "think": "reasoning_effort"})
 _RESPONSES: Final = OPENAI._replace(
-    fields={"think": "reasoning.effort", "messages[].thinking": "input[reasoning]"}
+    fields={
+        **OPENAI.fields,
+        "messages": "input",
+        "think": "reasoning.effort",
+        "messages[].thinking": "input[reasoning]",
+    }
 )
 _MESSAGES: Final = OPENAI._replace(
     fields={
@@ -83,6 +89,7 @@ _BY_PATH: Final[Mapping[str, ErrorHints]] = {
     "/api/generate": OLLAMA._replace(verbs={**OLLAMA.verbs, "chat": "generate"}),
     "/api/v1": NATIVE,
     "/v1": OPENAI,
+    "/v1/batches": OPENAI._replace(fields={}),
     "/v1/chat": _CHAT,
     "/v1/responses": _RESPONSES,
     "/v1/messages": _MESSAGES,

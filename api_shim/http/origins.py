@@ -11,7 +11,7 @@ browser. Only the name in the Host header tells: `Hosts` says which ones are a s
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -21,7 +21,7 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 
 from api_shim.http.listening import is_loopback
@@ -122,6 +122,29 @@ def _is_address(host: str) -> bool:
 
 class CrossOrigin(CORSMiddleware):
     """Starlette's middleware; a preflight request that is refused gets its surface's error."""
+
+    def __init__(
+        self, app: ASGIApp, *, logged: Callable[[ASGIApp], ASGIApp], options: Mapping[str, Any]
+    ) -> None:
+        """`options` as of `Origins.cors`; `logged` gives preflight requests an id and a log line.
+
+        They are answered here, outside of the middleware that does so for all others.
+        """
+        super().__init__(app, **options)
+        self._preflight = logged(self._respond)
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "OPTIONS":
+            headers = Headers(scope=scope)
+            if "origin" in headers and _METHOD in headers:
+                await self._preflight(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = self.preflight_response(Headers(scope=scope))
+        await response(scope, receive, send)
 
     @override
     def preflight_response(self, request_headers: Headers) -> Response:

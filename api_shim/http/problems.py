@@ -18,6 +18,7 @@ from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
+from api_shim.http.error_hints import hints_for
 from api_shim.http.head import original_method
 from api_shim.http.headers import is_anthropic
 from contract.errors import (
@@ -103,6 +104,8 @@ _REMEDIES: Final[dict[str, str]] = {
 }
 
 
+_HEADERS: Final = {"callback_url": "webhook"}
+"""Fields whose header has another name."""
 MOST_ERRORS: Final = 20
 """Errors of a request that are told; a hostile one may have thousands."""
 _LONGEST_TEXT: Final = 300
@@ -332,15 +335,32 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
             after_s = error.retry_after_s
             if after_s is None and error.retryable:
                 after_s = _RETRY_AFTER_S
+            detail, facts = _named(error, scope)
             return _problem(
-                error.code, _title(type(error), 500), status_of(type(error)), error.message,
+                error.code, _title(type(error), 500), status_of(type(error)), detail,
                 retryable=error.retryable, retry_after_s=after_s, request_id=request_id,
-                **error.facts,
+                **facts,
             )  # fmt: skip
         case _:
             detail = "An internal error of the shim; its log has the details under this request_id."
             title = _title(InternalError, 500)
             return _problem(InternalError.code, title, 500, detail, request_id=request_id)
+
+
+def _named(error: FleetError, scope: Scope) -> tuple[str, dict[str, Any]]:
+    """The message and facts of an error, with its field as the client has named that."""
+    facts = {**error.facts}
+    field: str | None = facts.pop("field", None)
+    if field is None:
+        return error.message, facts
+    (name,) = hints_for(scope.get("path", "")).named([field])
+    where: Where = "body"
+    header = f"X-Fleet-{_HEADERS.get(field, field).replace('_', '-').title()}"
+    if any(key == header.lower().encode() for key, _ in scope.get("headers", ())):
+        name, where = header, "header"
+    why = error.message.removeprefix(f"{field}: ")
+    told = FieldError(field=name, where=where, code=error.code, message=why, remedy="change it")
+    return f"{name}: {why}", {**facts, "errors": (told,)}
 
 
 ANTHROPIC: Final = "/v1/messages"

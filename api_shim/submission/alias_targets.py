@@ -176,7 +176,8 @@ def at_backend(route: Route, backend: str | None) -> Route:
         names = ", ".join(sorted({target.backend or "" for target in route.targets}))
         raise InvalidRequest(
             f"backend: the alias {route.alias} has no target on {backend}, only on {names}: leave "
-            "the backend out, or name a model"
+            "the backend out, or name a model",
+            field="backend",
         )
     return route.model_copy(update={"targets": tuple(fitting)})
 

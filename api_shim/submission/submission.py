@@ -273,7 +273,9 @@ class Submission:
         Raises NotAllowed, Refusal, InvalidRequest, RelayUnavailable.
         """
         if request.route is not None:
-            raise InvalidRequest("route: the fleet sets it; name the alias as the model")
+            raise InvalidRequest(
+                "route: the fleet sets it; name the alias as the model", field="route"
+            )
         check_rights(self.tenant, request)
         route = await self._route(request)
         if route is None:

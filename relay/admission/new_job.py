@@ -33,13 +33,15 @@ def check_images(request: AnyRequest, settings: RelaySettings) -> None:
     if len(images) > settings.max_images:
         raise InvalidRequest(
             f"messages: they have {len(images)} images, and may have {settings.max_images} "
-            "(FLEET_MAX_IMAGES): send fewer, or several requests"
+            "(FLEET_MAX_IMAGES): send fewer, or several requests",
+            field="messages",
         )
     size_bytes = sum(map(inline_bytes, images))
     if size_bytes > settings.max_images_bytes:
         raise InvalidRequest(
             f"messages: their images have {size_bytes} bytes, and may have "
-            f"{settings.max_images_bytes} (FLEET_MAX_IMAGES_BYTES): send fewer or smaller ones"
+            f"{settings.max_images_bytes} (FLEET_MAX_IMAGES_BYTES): send fewer or smaller ones",
+            field="messages",
         )
 
 

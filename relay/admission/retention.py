@@ -34,18 +34,21 @@ def check_retention(request: AnyRequest, tenant: Tenant, settings: RelaySettings
         whose = "this key" if tenant.retention is not None else "FLEET_RETENTION"
         raise InvalidRequest(
             f"retention: {asked} is longer than {whose} allows ({most}): leave it out or ask for "
-            "less"
+            "less",
+            field="retention",
         )
     if isinstance(asked, int) and asked > settings.log_ttl_s:
         raise InvalidRequest(
             f"retention: it may be {settings.log_ttl_s:g} seconds at most (FLEET_LOG_TTL_S), not "
-            f"{asked}"
+            f"{asked}",
+            field="retention",
         )
     notes = request.response_notes if isinstance(request, ChatRequest) else None
     if notes is not None and notes.background and kept_s(asked, tenant, settings) == 0:
         raise InvalidRequest(
             "background: its response would be gone when it has ended, because the retention is "
-            "none: stream it, or have it kept for some seconds (X-Fleet-Retention: 600)"
+            "none: stream it, or have it kept for some seconds (X-Fleet-Retention: 600)",
+            field="background",
         )
 
 

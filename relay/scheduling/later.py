@@ -30,7 +30,8 @@ def check_time(not_before: float | None, now: float) -> None:
     """Raise InvalidRequest for a time that is too far away; both are in unix seconds."""
     if not_before is not None and not_before > now + LONGEST_WAIT_S:
         raise InvalidRequest(
-            f"not_before is {utc(not_before)}, and may be at most 30 days ahead: send it later"
+            f"not_before: it is {utc(not_before)}, and may be at most 30 days ahead: send it later",
+            field="not_before",
         )
 
 

@@ -86,6 +86,9 @@ def test_a_refused_preflight_request_has_the_error_of_its_surface(
         assert "cross_origin" in refused.text
         assert "json" in refused.headers["content-type"]
         assert "Origin" in refused.headers["vary"]
+        told = refused.json() if path.startswith(("/api/v1", "/v1/messages")) else {}
+        assert told.get("request_id", True)
+        assert refused.headers["x-request-id"]
 
 
 def test_without_the_setting_nothing_allows_any_page(shim: str) -> None:

@@ -146,6 +146,28 @@ async def test_a_wrong_address_in_the_header_is_refused(fleet: Keyed, path: str)
     assert "http or https" in answer.text
 
 
+async def test_a_refused_callback_is_named_as_the_client_has_named_it(fleet: Keyed) -> None:
+    body = {"model": "m", "input": "x", "messages": [{"role": "user", "content": "x"}]}
+    noted = body | {"metadata": {"webhook": URL}}
+    header = {"X-Fleet-Webhook": URL}
+    async with fleet.admin as admin:
+        openai = [
+            (await admin.post(path, json=json, headers=headers)).json()["error"]
+            for path in ("/v1/chat/completions", "/v1/responses")
+            for json, headers in ((noted, {}), (body, header))
+        ]
+        native = await admin.post(
+            "/api/v1/jobs/embed", json={"model": "m", "input": ["x"], "callback_url": URL}
+        )
+
+    names = ["metadata.webhook", "X-Fleet-Webhook"]
+    assert [each["param"] for each in openai] == names * 2
+    assert all(each["message"].startswith(f"{each['param']}: tenant ") for each in openai)
+    (named,) = native.json()["errors"]
+    assert (named["field"], named["where"]) == ("callback_url", "body")
+    assert native.json()["detail"].startswith("callback_url: tenant ")
+
+
 async def test_a_batch_with_a_wrong_address_or_without_a_secret_is_refused(fleet: Keyed) -> None:
     body = {"input_file_id": f"file-{'0' * 32}", "endpoint": "/v1/embeddings"}
     async with fleet.admin as admin:
@@ -160,3 +182,4 @@ async def test_a_batch_with_a_wrong_address_or_without_a_secret_is_refused(fleet
     assert (wrong.status_code, "http or https" in wrong.text) == (400, True)
     assert note.status_code == 200
     assert (unsigned.status_code, "callbacks/rotate" in unsigned.text) == (400, True)
+    assert unsigned.json()["error"]["param"] == "callback_url"

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from contextlib import suppress
-from typing import Never
+from time import monotonic
+from typing import Final, Never
 
 from contract import redis_keys
-from contract.errors import RelayUnavailable
+from contract.errors import RelayFull, RelayUnavailable
 from relay.claims import Claims
 from relay.compaction.compactor import Compactor
 from relay.connection import Connection, DamagedKey
@@ -22,6 +23,9 @@ from workers.state import WorkerState
 from workers.worker import Worker
 
 _log = logging.getLogger(__name__)
+
+_FULL_S: Final = 5.0
+_LOOK_S: Final = 1.0
 
 
 class WorkerStalledError(RuntimeError):
@@ -209,7 +213,25 @@ class Maintenance:
             await hurrying.wait()
             hurrying.clear()
         _log.warning("draining: %d jobs have %g s", len(self._state.held), self._settings.drain_s)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.drain_s):
-                await hurrying.wait()
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(self._hurry_if_full(hurrying))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.drain_s):
+                    await hurrying.wait()
+            watch.cancel()
         await self._worker.hand_over_all("its worker is shutting down")
+
+    async def _hurry_if_full(self, hurrying: asyncio.Event) -> None:
+        """End the wait once the disk of Redis has been full for _FULL_S: no job can end then."""
+        full_since: float | None = None
+        while full_since is None or monotonic() - full_since < _FULL_S:
+            try:
+                await self._connection.ping()
+                full_since = None
+            except RelayFull:  # only of its disk: a full memory refuses no PING
+                full_since = monotonic() if full_since is None else full_since
+            except RelayUnavailable:
+                full_since = None
+            await asyncio.sleep(_LOOK_S)
+        _log.warning("the disk of Redis is full, so that no job can end: they are not waited for")
+        hurrying.set()

@@ -1,9 +1,11 @@
 """The disk of Redis is full: nothing new is taken, all can be read, and it goes on by itself.
 
-Subjects: relay/connection.py, api_shim/native/health.py, workers/celery_pool/redis_transport.py.
+Subjects: relay/connection.py, api_shim/native/health.py, workers/celery_pool/redis_transport.py,
+workers/maintenance.py.
 """
 
 import asyncio
+import signal
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -115,3 +117,21 @@ async def test_a_full_disk_refuses_what_is_new_and_the_rest_goes_on_by_itself(
         assert fold(frame.event for frame in frames).content.count(" ") > 50
         assert {frame.id.attempt for frame in frames if frame.id} == {1}
         assert one.popen.poll() is None
+
+
+async def test_a_worker_stops_soon_although_its_job_cannot_end(
+    small_disk: RedisOnASmallDisk, tmp_path: Path
+) -> None:
+    with worker(small_disk.url, tmp_path, FLEET_DRAIN_S="60") as one:
+        async with relay_on(small_disk.url) as relay:
+            await one.ready(relay)
+            job = await story(relay)
+            async with asyncio.timeout(20), aclosing(relay.log.follow(job)) as pages:
+                async for frames in pages:
+                    if any(frame.type == "delta" for frame in frames):
+                        break
+            await until_full(small_disk, relay)
+            one.send(signal.SIGTERM)
+            await asyncio.to_thread(one.wait, 25)
+
+    assert "the disk of Redis is full" in one.text()

@@ -90,10 +90,7 @@ class RequestError(FleetError):
 
 
 class InvalidRequest(RequestError):
-    """A field is missing, unknown or out of range; the message names it.
-
-    The fact `field`, if there, is its name in the contract, and the message's first word.
-    """
+    """A field is missing, unknown or out of range; the message names it, and the fact `field`."""
 
     code = "invalid_request"
 

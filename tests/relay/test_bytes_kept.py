@@ -183,7 +183,7 @@ async def test_how_many_bytes_a_queue_keeps_is_told(redis_url: str) -> None:
 
 async def test_a_large_request_of_a_job_that_was_never_started_is_not_kept(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
-        large, small, started = await put(relay), await put(relay, "small"), await put(relay)
+        large, small, started = [await put(relay, each) for each in ("x" * 5_000, "small", LARGE)]
         await relay.queue.cancel(large.id, by="caller")
         await relay.queue.cancel(small.id, by="caller")
         assert (await relay.claim()).record.id == started.id

@@ -5,8 +5,8 @@
 -- dead letter is added to dead. A job that was started, or for which something is reserved, is added
 -- to unsettled; what it used is in its log. If other jobs wait for it, its id is added to parents,
 -- which is a channel, too; if webhooks are to be told, it is added to outbox, another such channel.
--- A large request of a job that was never started is dropped: else enqueues and cancels would fill
--- Redis (docs/adr/0057).
+-- A request of more than 4 KiB of a job that was never started is dropped: else enqueues and cancels
+-- would fill Redis (docs/adr/0057).
 -- Returns {priority, tenant}; false: it had ended before, or does not exist.
 -- include shared/event.lua
 -- include shared/ended.lua
@@ -32,7 +32,7 @@ if children then
     redis.call('ZADD', parents, exact(now), id)
     redis.call('PUBLISH', parents, id)
 end
-if not started and is_dead ~= '1' and redis.call('HSTRLEN', record, 'request') > 65536 then
+if not started and is_dead ~= '1' and redis.call('HSTRLEN', record, 'request') > 4096 then
     redis.call('HDEL', record, 'request')
 end
 add_event(log, channel, attempt, 0, new_status, terminal)

@@ -90,8 +90,9 @@ class RequestError(FleetError):
 
 
 class InvalidRequest(RequestError):
-    """A field is missing, unknown or out of range; the message names it, and the fact `field`."""
+    """A field is missing, unknown or out of range; the message names it."""
 
+    # The fact `field`, if there, is the first word of the message, which may have another name.
     code = "invalid_request"
 
 

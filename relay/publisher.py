@@ -8,7 +8,6 @@ unchanged: the ids of events make that idempotent (lua/jobs/append.lua).
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -16,6 +15,7 @@ from contract import redis_keys
 from contract.cost import prompt_estimate
 from contract.errors import LeaseLost, LogFull, NewerVersion, RelayUnavailable
 from contract.events import LAST_WORDS, Delta, Event, EventId, Reset, to_entry, wire_line
+from relay.chance import DICE
 from relay.claims import StartedJob
 from relay.connection import Connection, ScriptCall
 from relay.records import requested
@@ -318,7 +318,7 @@ class Publisher:
             except RelayUnavailable as error:
                 tries += 1
                 _log.warning("%d events wait for Redis (%d. try): %s", events, tries, error)
-                await asyncio.sleep(random.uniform(0.05, min(_RESEND_CAP_S, 0.1 * 2**tries)))  # noqa: S311 - jitter
+                await asyncio.sleep(DICE.uniform(0.05, min(_RESEND_CAP_S, 0.1 * 2**tries)))
 
 
 def _size_of(event: Event) -> int:

@@ -13,13 +13,13 @@ idempotent.
 """
 
 import logging
-import random
 from collections.abc import Sequence
 from typing import Final
 
 from contract import redis_keys
 from contract.errors import DeadlineExceeded
 from relay.aliases.moves import Moves
+from relay.chance import DICE
 from relay.connection import Argument, Connection, ScriptCall
 from relay.followers import Followers
 from relay.idempotency import Idempotency
@@ -203,7 +203,7 @@ class Maintainer:
         `subscription` is a subscription to the maintainer's channel. Raises RelayUnavailable.
         """
         subscription.catch_up()
-        intervals = _SILENT_INTERVALS + random.random()  # noqa: S311 - so that not all try at once
+        intervals = _SILENT_INTERVALS + DICE.random()  # so that not all try at once
         while await subscription.wait(intervals * self._connection.settings.reap_s):
             subscription.catch_up()
             messages = subscription.take()

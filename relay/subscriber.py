@@ -12,7 +12,6 @@ and subscribes to all of them at once, by a pattern (docs/adr/0047).
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from secrets import token_hex
@@ -23,6 +22,7 @@ from redis.exceptions import RedisError
 
 from contract import redis_keys
 from contract.errors import RelayUnavailable
+from relay.chance import DICE
 from relay.connection import Connection, relay_errors
 
 _log = logging.getLogger(__name__)
@@ -267,7 +267,7 @@ class Subscriber:
                 _log.log(level, "the subscriber lost Redis: %s", error)
             failures = 0 if self._writer else failures + 1
             self._disconnected()
-            await asyncio.sleep(random.uniform(0.02, min(_RECONNECT_CAP_S, 0.05 * 2**failures)))  # noqa: S311 - jitter
+            await asyncio.sleep(DICE.uniform(0.02, min(_RECONNECT_CAP_S, 0.05 * 2**failures)))
 
     async def _listen_once(self) -> None:
         connection = self._connection.dedicated()

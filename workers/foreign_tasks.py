@@ -12,7 +12,6 @@ import asyncio
 import base64
 import json
 import logging
-import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -31,6 +30,7 @@ from contract.jobs import TASKS, any_request
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
 from contract.wire import must_be_text, written
+from relay.chance import DICE
 from relay.claims import Claims
 from relay.connection import Connection
 from relay.dead_letters import UnreadableMessages
@@ -142,7 +142,7 @@ async def _with_retries(do: Callable[[], Awaitable[None]], lost: str) -> None:
             if asyncio.get_running_loop().time() > give_up_at:
                 _log.error("%s: %s", lost, error)
                 raise
-            await asyncio.sleep(random.uniform(0.1, _LONGEST_PAUSE_S))  # noqa: S311 - jitter
+            await asyncio.sleep(DICE.uniform(0.1, _LONGEST_PAUSE_S))
         else:
             return
 

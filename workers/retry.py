@@ -21,7 +21,6 @@ poison job uses up its last attempt beside jobs that have attempts left.
 """
 
 import math
-import random
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
@@ -43,6 +42,7 @@ from contract.errors import (
 )
 from contract.jobs import JobRecord
 from contract.requests import Kind
+from relay.chance import DICE
 
 RETRY_AFTER_MOST_S: Final = 3600.0
 """Seconds of Retry-After beyond which the job fails with its error."""
@@ -165,7 +165,7 @@ def retry(
     *,
     patience: int,
     left: TimeLeft = TimeLeft(),  # noqa: B008 - it is immutable
-    jitter: Callable[[float, float], float] = random.uniform,
+    jitter: Callable[[float, float], float] = DICE.uniform,
 ) -> Retry | None:
     """Decide on the retry of attempt number `attempt` (from 1); None: the job fails now.
 
@@ -218,4 +218,4 @@ class PoisonJobs:
     @staticmethod
     def delay_s() -> float:
         """Return the seconds for which a job that may not enter is delayed."""
-        return random.uniform(*_POISON_DELAY_S)  # noqa: S311 - jitter, not a secret
+        return DICE.uniform(*_POISON_DELAY_S)

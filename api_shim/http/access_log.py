@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Awaitable, Mapping, Sequence
 from http import HTTPStatus
-from random import getrandbits
 from typing import Any, Final
 
 from starlette.requests import ClientDisconnect
@@ -20,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api_shim.http.headers import is_anthropic
 from api_shim.http.problems import Refusal, error_response
 from contract.errors import RelayUnavailable
+from relay.chance import unique_id
 from telemetry.process_metrics import ProcessMetrics
 from telemetry.trace_context import TraceContext, context_of, working_for
 from telemetry.tracing import Span, Tracing
@@ -72,7 +72,7 @@ class LoggedCall:
         headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
         found = {name: value for name, value in headers if name in _READ}
         given = found.get(_REQUEST_ID, b"")
-        self.id = given.decode("latin-1") if _SAFE_ID.match(given) else f"{getrandbits(128):032x}"
+        self.id = given.decode("latin-1") if _SAFE_ID.match(given) else unique_id()
         self.trace = _trace_in(found)
         """The trace of the client; of the call's span, if it has one."""
         self._span: Span | None = None

@@ -11,7 +11,6 @@ that are slow or dead keep nobody else's events back.
 
 import asyncio
 import logging
-import random
 from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Never
@@ -22,6 +21,7 @@ from api_shim.webhooks.delivery_tries import DeliveryTries
 from contract import redis_keys
 from contract.errors import RelayUnavailable, UnknownWebhook
 from contract.webhooks.webhook_models import CALLBACKS, Webhook
+from relay.chance import DICE
 from relay.webhooks.receivers import (
     OutboxEntry,
     Receiver,
@@ -79,7 +79,7 @@ class WebhookDeliverer:
                 level = logging.DEBUG if is_failing else logging.WARNING
                 _log.log(level, "webhooks wait for Redis: %s", error)
                 is_failing = True
-            await asyncio.sleep(self._settings.renew_s * random.uniform(0.8, 1.0))  # noqa: S311
+            await asyncio.sleep(self._settings.renew_s * DICE.uniform(0.8, 1.0))
 
     async def _holds(self) -> bool:
         return await self._queue.hold(self._process, self._settings.lease_s)

@@ -8,7 +8,6 @@ wants no more events.
 
 import base64
 import hmac
-import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC
@@ -18,6 +17,7 @@ from typing import Final, NamedTuple
 from pydantic import SecretStr
 
 from outbound.public_web import AddressRefused, PublicWeb, Unreachable, first_bytes
+from relay.chance import DICE
 from relay.webhooks.receivers import StoredDelivery
 
 _MARK: Final = "whsec_"
@@ -86,7 +86,7 @@ def _signature(secret: SecretStr, content: bytes) -> str:
 def pause_s(failures: int, first_s: float, asked_s: float) -> float:
     """Seconds until the next try, after so many that failed: doubled each time, with jitter."""
     grown_s = first_s * 2.0 ** min(failures - 1, _LONGEST_FACTOR)
-    jittered_s = min(grown_s, LONGEST_PAUSE_S) * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+    jittered_s = min(grown_s, LONGEST_PAUSE_S) * DICE.uniform(0.8, 1.2)
     return max(jittered_s, min(asked_s, LONGEST_PAUSE_S))
 
 

@@ -3,8 +3,9 @@
 Invariant: no event is returned twice, and none after one with a greater id.
 """
 
-import random
 from collections.abc import Callable, Iterable
+from random import SystemRandom
+from typing import Final
 
 from contract.errors import FleetError
 from contract.events import (
@@ -40,9 +41,13 @@ class Backoff:
         self._failures = 0
 
 
+_DICE: Final = SystemRandom()
+"""Not `random` itself: a program that seeds it would reconnect at the same times everywhere."""
+
+
 def jitter(pause_s: float) -> float:
     """A random time up to `pause_s`, so that many clients do not reconnect at once."""
-    return random.uniform(0, pause_s)  # noqa: S311 - spreads load, guards nothing
+    return _DICE.uniform(0, pause_s)
 
 
 _FIRST_PAUSE_S = 0.1

@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple, Self
 
 from pydantic_core import from_json
 
-from api_shim.anthropic.answer_blocks import AnswerBlocks, StreamEvent
+from api_shim.anthropic.answer_blocks import AnswerBlocks
+from api_shim.anthropic.block_kinds import StreamEvent
 from api_shim.anthropic.errors import error_event
 from api_shim.following.job_refusals import FAILURES, RESTARTS
 from api_shim.http.problems import Problem

@@ -22,8 +22,10 @@ from relay.leases import Leases
 from relay.queue import Queue
 from relay.reconciler import Maintainer, Reconciler
 from relay.scheduling.pauses import QueuePauses
+from telemetry.repeated_warnings import RepeatedWarnings
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 
 class StandIn:
@@ -46,7 +48,7 @@ class StandIn:
                 try:
                     await self.check()
                 except RelayUnavailable as error:
-                    _log.warning("the fleet was not maintained: %s", error)
+                    _repeated.warn("the fleet was not maintained: %s", error)
         finally:
             await self._resign()
 
@@ -88,7 +90,7 @@ class ConfiguredQueues:
             try:
                 await self._set(name, wanted)
             except RelayUnavailable as error:
-                _log.warning("run windows of queue %s are not set yet: %s", name, error)
+                _repeated.warn("run windows of queue %s are not set yet: %s", name, error)
                 await asyncio.sleep(self._connection.settings.reap_s)
             else:
                 del waiting[name]

@@ -9,6 +9,7 @@ script of the relay may run twice. All timeouts are in docs/adr/0015.
 import asyncio
 import hashlib
 import logging
+import math
 import re
 import time
 from collections.abc import (
@@ -39,9 +40,10 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from contract.errors import RelayFull, RelayUnavailable
-from relay.multiplexer import LargeWord, Multiplexer, Reads
+from relay.multiplexer import LargeWord, Multiplexer, Reads, failed_at
 from relay.settings import RelaySettings
 from telemetry.relay_observer import RelayObserver
+from telemetry.repeated_warnings import RepeatedWarnings
 
 Argument = str | bytes | int | float | LargeWord
 Call = tuple[str, Sequence[str], Sequence[Argument]]
@@ -70,8 +72,9 @@ def pairs(flat: Sequence[bytes]) -> Hash:
 _log = logging.getLogger(__name__)
 SOON_S: Final = 2.0
 """Shorter than a probe usually waits, which learns nothing from a timeout of its own."""
-_MOST_NAMED: Final = 1_000
-"""Damaged keys that a process names in its log at most."""
+_LOOK_AGAIN_S: Final = 0.1
+"""Between two looks at the types of the same keys, one of which is damaged."""
+_LOOKED_AT: Final = 1_000
 _RETRIES = 6
 _BACKOFF = ExponentialWithJitterBackoff(cap=1.0, base=0.05)
 _CONNECT_TIMEOUT_S = 5.0
@@ -80,7 +83,7 @@ _LONGEST_PAUSE_S: Final = 5.0
 _FULL_S: Final = 10.0
 _LONGEST_WHY: Final = 200
 _MOST_KEYS_NAMED: Final = 32
-"""Keys of one script that are named because one of them is damaged."""
+"""Keys of one script that are named because one of them is damaged: its first ones."""
 _DAMAGED: Final = "a key of the fleet in Redis holds what another program wrote: the log names it"
 _OF_A_VALUE: Final = re.compile(r"hash value is not |user_script:\d+: Expected .* but found ")
 """In errors over a field that is no number, or JSON that is none. Any other error of a script may
@@ -176,8 +179,9 @@ class Connection:
         self.settings = settings
         self.observer = observer
         self._clock_offset_s = 0.0
-        self._passed_over: set[str] = set()
-        self._named: set[str] = set()
+        self._damage = RepeatedWarnings(_log)
+        self._looked_at: dict[str, float] = {}
+        """When the types of keys were last asked for, by the keys."""
         url = settings.redis_url.get_secret_value()
         keepalive = {} if url.startswith("unix://") else {"socket_keepalive": True}
         self._pool = ConnectionPool.from_url(
@@ -233,13 +237,13 @@ class Connection:
         try:
             return await self._sent(commands)
         except DamagedKey as damaged:
-            keys = [key for each in commands for key in _keys_of(each)]
-            await self._name(keys, damaged.__cause__ or damaged)
+            await self._name(_keys_of(commands[failed_at(damaged.__cause__)]), damaged.__cause__)
             raise
         except ResponseError as defect:
             if not isinstance(defect, NoScriptError):
-                keys = [key for each in commands for key in _keys_of(each)]
-                _log.error("Redis refuses %s on %s: %s", commands[0][0], keys[:9], defect)
+                refused = commands[failed_at(defect)]
+                keys = [*_keys_of(refused)][:9]
+                self._damage.error("Redis refuses %s on %s: %s", refused[0], keys, defect)
             raise
 
     async def _sent(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
@@ -251,24 +255,30 @@ class Connection:
             with relay_errors():
                 return await self._send_again(commands, error)
 
-    async def _name(self, keys: Sequence[str], error: BaseException) -> None:
-        """Log keys with their types, one of which is damaged; once for the same keys."""
-        if not 0 < len(keys) <= _MOST_KEYS_NAMED or "\n".join(keys) in self._named:
+    async def _name(self, keys: Sequence[str], error: BaseException | None) -> None:
+        """Log keys with their types, one of which is damaged; at most once a minute for the same.
+
+        A script may compute further keys, whose names are not known here.
+        """
+        keys, now = keys[:_MOST_KEYS_NAMED], time.monotonic()
+        which = "\n".join(keys)
+        if not keys or now - self._looked_at.get(which, -math.inf) < _LOOK_AGAIN_S:
             return
-        if len(self._named) < _MOST_NAMED:
-            self._named.add("\n".join(keys))
+        if len(self._looked_at) >= _LOOKED_AT:
+            self._looked_at.clear()
+        self._looked_at[which] = now
         try:
             types = await self._multiplexer.send([("TYPE", key) for key in keys])
         except (RedisError, OSError):
             return
         kinds = [kind.decode() for kind in types]
         found = [f"{key} ({kind})" for key, kind in zip(keys, kinds, strict=True) if kind != "none"]
-        _log.warning("one of these is damaged: %s: %s", ", ".join(found), error)
+        self._damage.warn("one of these is damaged: %s: %s", ", ".join(found), error)
 
     async def replies(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """The same for commands on one key each; None where that holds what is not the fleet's.
 
-        Such a key is named in the log once. Raises RelayUnavailable.
+        Such a key is named in the log. Raises RelayUnavailable.
         """
         try:
             return await self._sent(commands)
@@ -284,10 +294,8 @@ class Connection:
         return reply
 
     def pass_over(self, what: str, error: BaseException) -> None:
-        """Log that a damaged key or record is passed over, once for each."""
-        if what not in self._passed_over and len(self._passed_over) < _MOST_NAMED:
-            self._passed_over.add(what)
-            _log.warning("%s is passed over: %s", what, error)
+        """Log that a damaged key or record is passed over, at most once a minute for each."""
+        self._damage.warn("%s is passed over: %s", what, error, about=what)
 
     @contextmanager
     def passing_over(self, what: str) -> Generator[None]:
@@ -297,7 +305,7 @@ class Connection:
         except (DamagedKey, ValueError, LookupError, TypeError) as error:
             self.pass_over(what, error)
         except ResponseError as defect:  # of a script of ours: it stops nobody else, and is seen
-            _log.exception("a script broke, and %s is passed over", what, exc_info=defect)
+            self._damage.error("a script broke, and %s is passed over", what, exc_info=defect)
 
     async def call(self, call: ScriptCall[T]) -> T:
         """Run a script and return its result; raises RelayUnavailable."""

@@ -28,8 +28,10 @@ from relay.connection import Argument, Connection, ScriptCall
 from relay.queue import Queue
 from relay.scripts.jobs import attend
 from relay.scripts.loader import load
+from telemetry.repeated_warnings import RepeatedWarnings
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 T = TypeVar("T")
 RECONNECT_GRACE_S: Final = 2.0
 """For a follower that can reconnect with its cursor; longer than the SSE `retry` of a browser."""
@@ -167,7 +169,7 @@ class Followers:
             call = leave(job_id, self.process, grace_s)
             patience_s = await self._send(job_id, local, call, when=0)
         except RelayUnavailable as error:
-            _log.warning(
+            _repeated.warn(
                 "job %s: a follower that left counts until its lease expires: %s", job_id, error
             )
             return

@@ -27,8 +27,10 @@ from relay.scheduling.later import NEVER
 from relay.scheduling.pauses import QueuePauses
 from relay.scripts import jobs, queues
 from relay.tickets import ticket
+from telemetry.repeated_warnings import RepeatedWarnings
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 _RENEWED_AT_ONCE: Final = 250
 """Leases in one call: a thousand block Redis for 2.3 ms."""
@@ -206,7 +208,7 @@ class Leases:
             try:
                 moved += await self._reap_queue(queue)
             except DamagedKey as error:
-                _log.warning("queue %s was not looked at: %s", queue, error)
+                _repeated.warn("queue %s was not looked at: %s", queue, error)
         return moved
 
     async def _reap_queue(self, queue: str) -> int:
@@ -252,7 +254,7 @@ class Leases:
         if not holder:
             await self.release(queue, job_id, None)
             return False
-        _log.warning("the lease on job %s expired in the hands of %s", job_id, holder)
+        _repeated.warn("the lease on job %s expired in the hands of %s", job_id, holder)
         held = self._parsed(queue, holder)
         if held is None:
             state = await self._records.state(job_id)

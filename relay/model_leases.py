@@ -20,8 +20,10 @@ from contract import redis_keys
 from contract.errors import RelayUnavailable
 from relay.connection import Argument, Connection, ScriptCall
 from relay.scripts.loader import load
+from telemetry.repeated_warnings import RepeatedWarnings
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 _CLAIM_INTERVAL_S: Final = 0.25
 """Seconds between two claims of a worker that waits."""
@@ -67,7 +69,7 @@ class ModelLeases:
                 release_lease(self._backend, model, self._worker, wanted_s=_WANTED_S)
             )
         except RelayUnavailable as error:
-            _log.warning("model %s is free when its lease expires: %s", model, error)
+            _repeated.warn("model %s is free when its lease expires: %s", model, error)
 
     async def _claimed(self, model: str) -> bool:
         try:
@@ -75,7 +77,7 @@ class ModelLeases:
                 claim_lease(self._backend, model, self._worker, self._lease_ms)
             )
         except RelayUnavailable as error:
-            _log.warning("the owner of model %s is unknown: %s", model, error)
+            _repeated.warn("the owner of model %s is unknown: %s", model, error)
             return False
 
     async def _renew(self, model: str, leave: Callable[[], None]) -> Never:
@@ -87,7 +89,7 @@ class ModelLeases:
             try:
                 state = await self._connection.call(renewal)
             except RelayUnavailable as error:
-                _log.warning("the lease on model %s was not renewed: %s", model, error)
+                _repeated.warn("the lease on model %s was not renewed: %s", model, error)
                 continue
             if state != "held":
                 _log.info("model %s is %s", model, state)

@@ -57,6 +57,12 @@ _BYTES: Final = 256 * 2**20
 _OVERDUE: Final = 4
 """Timeouts after which a call fails even if Redis still answers others."""
 _SECOND_LOOK_S: Final = 0.05
+_AT: Final = "failed_at"
+
+
+def failed_at(error: BaseException | None) -> int:
+    """Which of the commands of a call an error is of, from 0; 0 if it is of none."""
+    return int(vars(error).get(_AT, 0)) if error else 0
 
 
 class _Call:
@@ -243,7 +249,13 @@ class Multiplexer:
         if line.is_full:
             raise RedisConnectionError("too many commands wait for Redis")
         replies = await line.send(packed, len(commands))
-        return [self._typed(words, reply) for words, reply in zip(commands, replies, strict=True)]
+        try:
+            return [
+                self._typed(words, reply) for words, reply in zip(commands, replies, strict=True)
+            ]
+        except RedisError as error:
+            vars(error)[_AT] = next((at for at, each in enumerate(replies) if each is error), 0)
+            raise
 
     def _typed(self, words: Command, reply: Any) -> Any:
         if isinstance(reply, Exception):

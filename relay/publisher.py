@@ -23,8 +23,10 @@ from relay.scripts.jobs import REFUSED, TORN, NewFrames, append, keys_of
 from relay.usage.ended_job import usage_of
 from relay.usage.job_meter import JobMeter
 from relay.webhooks.notices import job_notice
+from telemetry.repeated_warnings import RepeatedWarnings
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 _BATCH: Final = 256
 """Frames in one script call; it blocks Redis for about 1.5 ms (bench/relay_path.py)."""
@@ -317,7 +319,9 @@ class Publisher:
                 return await self._connection.calls(calls)
             except RelayUnavailable as error:
                 tries += 1
-                _log.warning("%d events wait for Redis (%d. try): %s", events, tries, error)
+                _repeated.warn(
+                    "%d events wait for Redis (%d. try): %s", events, tries, error, about="events"
+                )
                 await asyncio.sleep(DICE.uniform(0.05, min(_RESEND_CAP_S, 0.1 * 2**tries)))
 
 

@@ -30,8 +30,10 @@ from relay.scripts.loader import load
 from relay.subscriber import Subscription
 from relay.usage.limits import TenantLimits
 from relay.usage.settlement import Settlement
+from telemetry.repeated_warnings import RepeatedWarnings
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 _AT_ONCE: Final = 500
 _SETTLED_S: Final = 10.0
@@ -160,7 +162,7 @@ class Reconciler:
         job = await self._records.state(job_id)
         if job is None or job.status not in ("queued", "running"):
             return False
-        _log.warning("queue %s had lost job %s", job.queue, job_id)
+        _repeated.warn("queue %s had lost job %s", job.queue, job_id)
         if job.status == "queued":
             return await self._leases.give_back(job.queue, job_id, job.attempt, job.attempt)
         return await self._leases.hand_over(

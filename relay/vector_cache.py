@@ -13,8 +13,10 @@ from typing import Final
 from contract import redis_keys
 from contract.errors import RelayUnavailable
 from relay.connection import Argument, Connection
+from telemetry.repeated_warnings import RepeatedWarnings
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 _AT_ONCE: Final = 128
 """Vectors per command: a few hundred kilobytes."""
@@ -89,7 +91,7 @@ class VectorCache:
 
     def _pause(self, error: Exception) -> None:
         self._not_before = asyncio.get_running_loop().time() + _PAUSE_S
-        _log.warning(
+        _repeated.warn(
             "the cache of vectors is not used for %g s: %s", _PAUSE_S, str(error) or "too slow"
         )
 

@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Never
 
 from contract.errors import RelayUnavailable
+from telemetry.repeated_warnings import RepeatedWarnings
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 _MAX_DELAYS: Final = 10_000
 """Delays in the heap, at most."""
@@ -60,7 +62,7 @@ class DelayedWakeups:
         try:
             await self._wake(queue)
         except RelayUnavailable as error:
-            _log.warning("delayed jobs of %s wait for the maintainer: %s", queue, error)
+            _repeated.warn("delayed jobs of %s wait for the maintainer: %s", queue, error)
 
     def _next_s(self) -> float | None:
         if not self._due:

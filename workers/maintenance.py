@@ -16,6 +16,7 @@ from relay.parents import Parents
 from relay.reconciler import Maintainer, Reconciler
 from relay.subscriber import Subscriber
 from telemetry.process_metrics import ProcessMetrics
+from telemetry.repeated_warnings import RepeatedWarnings
 from workers.celery_pool.pool import AsyncioPool
 from workers.foreign_tasks import ForeignTasks
 from workers.settings import WorkerSettings
@@ -23,6 +24,7 @@ from workers.state import WorkerState
 from workers.worker import Worker
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 _FULL_S: Final = 5.0
 _LOOK_S: Final = 1.0
@@ -83,7 +85,7 @@ class Maintenance:
                     await self._connection.ping()
             except DamagedKey as error:  # an answer, too: a worker that ends would not mend it
                 self._answered_at = asyncio.get_running_loop().time()
-                _log.warning("leases were not renewed: %s", error)
+                _repeated.warn("leases were not renewed: %s", error)
             except RelayUnavailable as error:
                 self._check_answers(error)
             else:
@@ -110,7 +112,7 @@ class Maintenance:
                             await self._compactor.compact_for(reap_s)
                         await self._maintainer.wait_until_free(subscription)
             except RelayUnavailable as error:
-                _log.warning("nothing was reaped: %s", error)
+                _repeated.warn("nothing was reaped: %s", error)
 
     async def free_children(self) -> Never:
         """While this worker is the maintainer, free jobs as soon as those that they wait for end.
@@ -126,7 +128,7 @@ class Maintenance:
                         if subscription.take() and self._maintainer.is_held:
                             await self._parents.keep()
             except RelayUnavailable as error:
-                _log.warning("jobs that wait for others are freed later: %s", error)
+                _repeated.warn("jobs that wait for others are freed later: %s", error)
                 await asyncio.sleep(1.0)
 
     async def _reap_once(self) -> None:
@@ -162,7 +164,7 @@ class Maintenance:
                     watched_at = now
                     await self._check_tickets()
             except RelayUnavailable as error:
-                _log.warning("the queues were not checked: %s", error)
+                _repeated.warn("the queues were not checked: %s", error)
 
     async def _adopt(self) -> None:
         """Register messages of other applications in queues that are not consumed now."""
@@ -193,7 +195,7 @@ class Maintenance:
                         for job_id in subscription.take():
                             self._state.held.end(job_id.decode(errors="replace"))
             except RelayUnavailable as error:
-                _log.warning("cancels are not received: %s", error)
+                _repeated.warn("cancels are not received: %s", error)
                 await asyncio.sleep(1.0)
 
     async def drain(self, pool: AsyncioPool) -> None:

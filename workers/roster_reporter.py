@@ -16,6 +16,7 @@ from contract.wire import VERSION
 from relay.connection import Connection
 from relay.roster import RosterStore
 from relay.scripts.turn_scripts import report
+from telemetry.repeated_warnings import RepeatedWarnings
 from workers.backends.dsn import BackendConfig
 from workers.backends.protocols import capabilities, grants
 from workers.endpoints.broadcast import merged
@@ -25,6 +26,7 @@ from workers.settings import WorkerSettings
 from workers.state import WorkerState
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 _PROBE_PAUSE_S: Final = 1.0
 """Least time between two probes of the backend, however often its models change."""
@@ -177,7 +179,7 @@ class RosterReporter:
             )
             await self._report_addresses(works=not worker.is_draining)
         except RelayUnavailable as error:
-            _log.warning("the report was not written to the roster: %s", error)
+            _repeated.warn("the report was not written to the roster: %s", error)
         else:
             self._health_file.touch("draining" if worker.is_draining else "ok")
 

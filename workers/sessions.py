@@ -14,9 +14,11 @@ from typing import Any, Final
 
 from contract.errors import RelayUnavailable
 from relay.claims import Claims
+from telemetry.repeated_warnings import RepeatedWarnings
 from workers.slots import Slots
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 _IDLE_S: Final = 10.0
 """Seconds for which a session without a job stays open."""
@@ -115,7 +117,7 @@ class Sessions:
         try:
             await self._claims.set_idle_slots(queue, self._member, 0)
         except RelayUnavailable as error:
-            _log.warning("idle slots of %s are not withdrawn: %s", queue, error)
+            _repeated.warn("idle slots of %s are not withdrawn: %s", queue, error)
 
     def close(self) -> None:
         """End every session when its runs have ended, and open no more: the worker stops."""

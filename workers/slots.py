@@ -18,9 +18,11 @@ from contract.redis_keys import wake_channel
 from relay.claims import Claim, Claims, assigned
 from relay.subscriber import Subscriber, Subscription
 from relay.tickets import ticket
+from telemetry.repeated_warnings import RepeatedWarnings
 from workers.celery_pool.consumer import ConsumerControl
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 _WAIT_S: Final = 1.0
 _SILENCE_S: Final = 60.0
@@ -150,7 +152,7 @@ class IdleSlots:
         try:
             await self._claims.set_idle_slots(queue, self._worker, count)
         except RelayUnavailable as error:
-            _log.warning("idle slots of %s are not reported: %s", queue, error)
+            _repeated.warn("idle slots of %s are not reported: %s", queue, error)
 
     async def listen(self) -> Never:
         """Wake slots as jobs come, until cancelled."""
@@ -161,7 +163,7 @@ class IdleSlots:
                 ) as subscription:
                     await self._wake_as_jobs_come(subscription)
             except RelayUnavailable as error:
-                _log.warning("wake-ups are not received: %s", error)
+                _repeated.warn("wake-ups are not received: %s", error)
                 await asyncio.sleep(_RESUBSCRIBE_S)
             finally:
                 self._is_listening = False
@@ -181,11 +183,13 @@ class IdleSlots:
         try:
             work = assigned(message, self._worker)
         except ValueError as error:
-            _log.warning("%s: a message is passed over: %s", channel, error)
+            _repeated.warn("%s: a message is passed over: %s", channel, error, about=channel)
             return
         queue = work.queue if isinstance(work, Claim) else work
         if queue not in self._slots.capacity:
-            _log.warning("%s: a message is passed over: no queue %r", channel, queue[:64])
+            _repeated.warn(
+                "%s: a message is passed over: no queue %r", channel, queue[:64], about=channel
+            )
         elif isinstance(work, Claim):
             self.on_assigned(work)
         elif not (self._wake(work) or self._begin(work)):

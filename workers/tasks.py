@@ -11,12 +11,14 @@ from contract.jobs import TASKS
 from contract.redis_keys import TICKET_TASK, UNREADABLE_TASK
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT
+from telemetry.repeated_warnings import RepeatedWarnings
 from telemetry.trace_context import context_of, working_for
 from workers.celery_pool.greenlet_bridge import async_task
 from workers.foreign_tasks import TENANT_HEADER, fields_of
 from workers.lifetime import WorkerLifetime
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 
 def register_ticket(app: Celery, lifetime: WorkerLifetime) -> None:
@@ -30,7 +32,7 @@ def register_ticket(app: Celery, lifetime: WorkerLifetime) -> None:
             await lifetime.worker.work(queue)
         except RelayUnavailable as error:
             # A ticket is a hint: the maintainer sends as many as jobs wait.
-            _log.warning("a ticket of %s is dropped: %s", queue, error)
+            _repeated.warn("a ticket of %s is dropped: %s", queue, error)
 
 
 def register_unreadable(app: Celery, lifetime: WorkerLifetime) -> None:
@@ -68,4 +70,6 @@ def _register_job(app: Celery, name: str, kind: Kind, lifetime: WorkerLifetime) 
             # The message is the job's ticket too.
             await lifetime.worker.work(queue)
         except RelayUnavailable as error:
-            _log.warning("task %s in %s does not run now: %s", message.id, queue, error)
+            _repeated.warn(
+                "task %s in %s does not run now: %s", message.id, queue, error, about=queue
+            )

@@ -14,6 +14,7 @@ from relay.publisher import AttemptLog, Publisher
 from relay.scripts.queues import NO_JOB, EndedJob
 from telemetry.attempt_meter import AttemptMeter
 from telemetry.attempt_trace import AttemptTrace
+from telemetry.repeated_warnings import RepeatedWarnings
 from telemetry.trace_context import context_of, working_for
 from workers.delayed_wakeups import DelayedWakeups
 from workers.endpoints.endpoints import Reservation
@@ -24,6 +25,7 @@ from workers.run import Broken, Elsewhere, Run, RunServices
 from workers.state import HeldJob, WorkerState
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 Ended = Done | Failed | Broken | Elsewhere
 """How a run ended that was not cut off."""
@@ -158,7 +160,7 @@ class Worker:
             await state.sessions.withdraw(claim.queue)
             await self._leases.give_back(claim.queue, claim.job_id, claim.attempt, claim.attempt)
         except RelayUnavailable as error:
-            _log.warning("job %s returns when its lease expires: %s", claim.job_id, error)
+            _repeated.warn("job %s returns when its lease expires: %s", claim.job_id, error)
 
     async def _run_jobs(self, queue: str, claim: Claim | None = None) -> bool:
         """Run jobs one after another until none waits, beginning with the one that is claimed.
@@ -363,7 +365,7 @@ class Worker:
             if await self._services.moves.move(job, elsewhere.target, reason):
                 meter.handed_over("fallback")
         except RelayUnavailable as unavailable:
-            _log.warning("job %s returns when its lease expires: %s", job.record.id, unavailable)
+            _repeated.warn("job %s returns when its lease expires: %s", job.record.id, unavailable)
 
     async def _retry_later(
         self, job: StartedJob, reason: str, retry: Retry, error: FleetError | None
@@ -447,4 +449,4 @@ def _ended(job: StartedJob, last: Ended) -> dict[str, dict[str, object]]:
 
 
 def _log_left_to_lease(job: StartedJob, error: RelayUnavailable) -> None:
-    _log.warning("job %s returns when its lease expires: %s", job.record.id, error)
+    _repeated.warn("job %s returns when its lease expires: %s", job.record.id, error)

@@ -17,8 +17,10 @@ from api_shim.following.background_work import cancelled, restart_on_defect
 from contract.batches import Batch
 from contract.errors import FleetError, RelayUnavailable
 from relay.batches import BatchLease
+from telemetry.repeated_warnings import RepeatedWarnings
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 _POLL_S: Final = 2.0
 _SWEEP_S: Final = 30.0
@@ -147,7 +149,7 @@ class BatchDriver:
                     for name in names:
                         await self._dependencies.files.forget(name)
             except FleetError as error:
-                _log.warning("cannot delete expired files: %s", error)
+                _repeated.warn("cannot delete expired files: %s", error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_SWEEP_S):
                     await deleted.wait()

@@ -9,7 +9,9 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-_log = logging.getLogger(__name__)
+from telemetry.repeated_warnings import RepeatedWarnings
+
+_repeated = RepeatedWarnings(logging.getLogger(__name__))
 
 _RESTART_S: Final = 2.0
 """Before a loop that broke is started again."""
@@ -29,7 +31,7 @@ async def restart_on_defect(work: Callable[[], Coroutine[Any, Any, None]]) -> No
         if (defect := doing.exception()) is None:
             return
         name = getattr(work, "__qualname__", "a loop")
-        _log.error("%s broke, and is started again", name, exc_info=defect)
+        _repeated.error("%s broke, and is started again", name, exc_info=defect)
         await asyncio.sleep(_RESTART_S)
 
 

@@ -22,8 +22,10 @@ from contract import sse
 from contract.errors import FleetError
 from contract.events import Frame
 from contract.json_lines import one_line
+from telemetry.repeated_warnings import RepeatedWarnings
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 CLOSE_TIMEOUT_S: Final = 1.0
 """Seconds that a shutdown leaves a stream's end to reach a client that may have stopped reading."""
@@ -125,7 +127,7 @@ class EventStreamResponse(Response):
         except FleetError as error:
             # The head is sent, so this cannot become a problem document. A client that has not
             # received the terminal event reconnects with its cursor and gets the problem then.
-            _log.warning("job %s: a stream ended early: %s", self._job_id, error.code)
+            _repeated.warn("job %s: a stream ended early: %s", self._job_id, error.code)
 
 
 class StateStreamResponse(Response):
@@ -159,7 +161,7 @@ class StateStreamResponse(Response):
                     await send_body(send, event)
         except FleetError as error:
             # The head is sent: the client sees that the stream ended without its last event.
-            _log.warning("a stream ended early: %s", error.code)
+            _repeated.warn("a stream ended early: %s", error.code)
 
 
 async def send_body(send: Send, data: bytes, *, more: bool = True) -> None:

@@ -25,8 +25,10 @@ from contract.errors import FleetError, JobNotFound
 from contract.events import EventId, Frame
 from contract.json_lines import json_line
 from relay.log import Log
+from telemetry.repeated_warnings import RepeatedWarnings
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 KEPT_BYTES: Final = 2**20
 """Of events that are passed on as they are: most answers are shorter."""
@@ -145,6 +147,6 @@ class _SentInPieces(Response):
             except FleetError as error:
                 # The head is sent. The connection is closed without the end of the body, which
                 # tells the client that something is missing.
-                _log.warning("a whole answer ended early: %s", error.code)
+                _repeated.warn("a whole answer ended early: %s", error.code)
                 return
         await send_body(send, b"", more=False)

@@ -29,11 +29,13 @@ from relay.webhooks.receivers import (
     routed_to,
     why_disabled,
 )
+from telemetry.repeated_warnings import RepeatedWarnings
 
 if TYPE_CHECKING:
     from outbound.public_web import PublicWeb
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 _AT_ONCE: Final = 512
 """Requests of the process."""
@@ -161,7 +163,9 @@ class WebhookDeliverer:
                 if count and entry.notice is not None:
                     dropped[entry.notice.tenant] += count
             for tenant, count in dropped.items():
-                _log.warning("tenant %s: %d webhook deliveries were dropped", tenant, count)
+                _repeated.warn(
+                    "tenant %s: %d webhook deliveries were dropped", tenant, count, about=tenant
+                )
 
     def _routed(self, entry: OutboxEntry) -> list[Routed]:
         if entry.notice is None:
@@ -206,7 +210,7 @@ class WebhookDeliverer:
                 free()
                 return
             defect = None if isinstance(error, RelayUnavailable) else error
-            _log.warning("%s: its webhooks wait: %s", receiver.name, error, exc_info=defect)
+            _repeated.warn("%s: its webhooks wait: %s", receiver.name, error, exc_info=defect)
             asyncio.get_running_loop().call_later(self._settings.webhook_retry_s, free)
 
         task.add_done_callback(ended)
@@ -238,7 +242,7 @@ class WebhookDeliverer:
 
 
 def _skipped(entry: OutboxEntry) -> list[Routed]:
-    _log.warning(
+    _repeated.warn(
         "%s: entry %s is damaged or of a newer version, and is skipped", redis_keys.OUTBOX, entry.id
     )
     return []

@@ -21,8 +21,10 @@ from contract.events import LAST_WORDS
 from relay.compaction.block import Entry, compacted, frames_in, record_entry
 from relay.connection import Argument, Connection, DamagedKey, ScriptCall
 from relay.scripts.loader import load
+from telemetry.repeated_warnings import RepeatedWarnings
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 _PAGE: Final = 200
 _GROUP: Final = 64
@@ -189,7 +191,7 @@ class Compactor:
         try:
             await self._compact_group([job])
         except DamagedKey as error:
-            _log.warning("job %s is not compacted: %s", job.id, error)
+            _repeated.warn("job %s is not compacted: %s", job.id, error)
 
     async def _compact_group(self, jobs: Sequence[_Job]) -> None:
         replies = await self._connection.pipeline(
@@ -231,7 +233,7 @@ async def _call(job: _Job, log: Sequence[Any], fields: Sequence[Any]) -> ScriptC
     try:
         frames = [frame for _, held in log for frame in frames_in(held)]
     except (NewerVersion, ValueError) as error:
-        _log.warning("job %s is not compacted, its log cannot be read: %s", job.id, error)
+        _repeated.warn("job %s is not compacted, its log cannot be read: %s", job.id, error)
         return None
     moved = {
         name: value

@@ -34,6 +34,8 @@ class TenantDeletions:
         """
         key, now = redis_keys.deletion(tenant), f"{self._connection.now():.3f}"
         if await self._connection.command("HGET", key, "status") == b"running":
+            # The entry may be lost, or never have been written: without it nothing goes on.
+            await self._connection.command("ZADD", redis_keys.DELETIONS, "NX", now, tenant)
             return
         fields = {
             "tenant": tenant, "status": "running", "requested_by": by, "requested_at": now,

@@ -17,9 +17,11 @@ from relay.connection import soon
 from relay.metrics.census import Census, FleetCensus
 from relay.metrics.totals import FleetTotals, Totals
 from telemetry.families import COUNTED, FLEET, STATE
+from telemetry.repeated_warnings import RepeatedWarnings
 from telemetry.series import Field, Labels, counter, from_fields, gauge, histogram
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 _MAX_AGE_S: Final = 1.0
 """Seconds for which scrapes share one read of Redis."""
@@ -79,7 +81,7 @@ class FleetMetrics:
                     self._metrics = [*_counted(_zeros(state.queues) | values), *_state(state)]
                     self._read_at = time.monotonic()
         except RelayUnavailable as error:
-            _log.warning("the fleet's metrics are missing: %s", error)
+            _repeated.warn("the fleet's metrics are missing: %s", error)
             return [_gauge("redis_up", [((), 0.0)])]
         return self._metrics
 

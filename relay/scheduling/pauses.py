@@ -21,8 +21,10 @@ from contract.wire import WireModel, decode, encode
 from relay.connection import Connection
 from relay.scheduling.run_windows import RunWindow, opening_after, parsed_all, state_at
 from relay.scripts import queues
+from telemetry.repeated_warnings import RepeatedWarnings
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 _TRIES: Final = 10
 """Changes of one schedule at the same time, at most."""
@@ -197,7 +199,7 @@ def _windows(schedule: Schedule) -> tuple[RunWindow, ...]:
         return parsed_all(schedule.windows)
     except ValueError as error:
         # A newer version wrote it, or this machine has no such time zone.
-        _log.warning("run windows are ignored: %s", error)
+        _repeated.warn("run windows are ignored: %s", error)
         return ()
 
 

@@ -30,9 +30,11 @@ from relay.scripts.loader import load
 from relay.subscriber import Subscriber
 from relay.usage.ended_job import EndedJobUsage
 from relay.usage.job_meter import JobMeter
+from telemetry.repeated_warnings import RepeatedWarnings
 from telemetry.series import OTHER
 
 _log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
 
 _AT_ONCE: Final = 500
 _LOGS_AT_ONCE: Final = 50
@@ -238,7 +240,7 @@ def _read(found: Sequence[Any]) -> tuple[list[_Entry], str]:
             used.settled(None)  # raises for an invalid price
             job_id = fields[b"job"].decode()
         except (ValueError, KeyError):
-            _log.warning(
+            _repeated.warn(
                 "%s: the usage of job %r cannot be read, and is not counted",
                 redis_keys.UNSETTLED, fields.get(b"job", b"")[:64],
             )  # fmt: skip

@@ -3,6 +3,7 @@
 Subjects: relay/connection.py, relay/leases.py, relay/scaling/demand.py, relay/metrics/totals.py.
 """
 
+import asyncio
 import logging
 import time
 from datetime import UTC, datetime
@@ -15,14 +16,16 @@ from support.relay import QUEUE, chat, relay_on
 from contract import redis_keys
 from contract.errors import RelayUnavailable
 from contract.tenants import NewKey, Tenant
-from relay import reconciler
+from relay import connection, reconciler
 from relay.api_keys import ApiKeys, ApiKeyTable
 from relay.connection import DamagedKey, ScriptCall
+from relay.deletion.tenant_deletions import TenantDeletions
 from relay.metrics.census import Census
 from relay.metrics.fleet_metrics import FleetMetrics
 from relay.metrics.totals import FleetTotals, Increase
 from relay.usage.ledger import Ledger, UsageQuery
 from relay.usage.limits import TenantLimits
+from telemetry import repeated_warnings
 
 GARBAGE = b"\xff\xfe{garbage"
 
@@ -201,3 +204,48 @@ async def test_a_defect_of_a_script_is_no_damaged_key(
 
     assert "one of many" in caplog.text
     assert "Traceback" in caplog.text
+
+
+async def test_a_damaged_key_is_named_again_after_it_was_mended_and_only_that_of_a_pipeline(
+    redis_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repeated_warnings, "_EVERY_S", 0.0)
+    monkeypatch.setattr(connection, "_LOOK_AGAIN_S", 0.0)
+    caplog.set_level(logging.WARNING, "relay.connection")
+    async with relay_on(redis_url) as relay:
+        say = relay.connection
+        for _ in range(2):
+            await say.command("SET", "odd", "x")
+            with pytest.raises(DamagedKey):
+                await say.pipeline(
+                    [*[("GET", f"good{at}") for at in range(40)], ("HGET", "odd", "f")]
+                )
+            await say.command("DEL", "odd")
+
+    named = [text.partition(": WRONGTYPE")[0] for text in caplog.messages]
+    assert named == ["one of these is damaged: odd (string)"] * 2
+
+
+async def test_a_damaged_key_of_a_script_without_keys_is_an_error_and_no_wait(
+    redis_url: str,
+) -> None:
+    async with relay_on(redis_url) as relay:
+        await relay.connection.command("SET", "odd", "x")
+        text = "return redis.call('HGET', ARGV[1], 'f')"
+        async with asyncio.timeout(10):
+            with pytest.raises(DamagedKey):
+                await relay.connection.call(ScriptCall(text, [], ["odd"], bool))
+
+
+async def test_a_deletion_whose_entry_was_never_written_goes_on_when_it_is_asked_for_again(
+    redis_url: str,
+) -> None:
+    async with relay_on(redis_url) as relay:
+        await relay.connection.command("SET", redis_keys.DELETIONS, "x")
+        deletions = TenantDeletions(relay.connection)
+        with pytest.raises(DamagedKey):
+            await deletions.begin("red", by="boss", usage="keep")
+        await relay.connection.command("DEL", redis_keys.DELETIONS)
+        await deletions.begin("red", by="boss", usage="keep")
+
+        assert await deletions.under_way() == ["red"]

@@ -10,8 +10,13 @@ from pathlib import Path
 import httpx
 import pytest
 import uvloop
+from hypothesis import settings
 from support import orphans, time_limit
 from support.redis_server import RedisServer
+
+# An example has no time limit of its own: machines are shared, and performance lives in bench/.
+settings.register_profile("shared machine", parent=settings.default, deadline=None)
+settings.load_profile("shared machine")
 
 SLOW = (
     "api_shim/http/test_listening.py",

@@ -25,7 +25,7 @@ from support.up import wait_until
 CASES: Final = 12
 """Of each operation, beside its examples."""
 OPERATIONS: Final = operations()
-USUAL: Final = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+USUAL: Final = settings(derandomize=True, suppress_health_check=list(HealthCheck))
 HELLO = [{"role": "user", "content": "hello"}]
 
 

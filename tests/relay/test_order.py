@@ -22,7 +22,6 @@ from relay.scripts import queues as scripts
 
 on_redis = settings(
     max_examples=15,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 NOBODY_ELSE = Tenant(name="late")

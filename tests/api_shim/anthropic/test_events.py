@@ -67,7 +67,7 @@ def test_thinking_text_and_a_call_are_blocks_in_their_order() -> None:
     assert found.ids[-1] == "1-7"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_interleaved_calls_lose_no_arguments(data: st.DataObject) -> None:
     texts = ['{"n":0,"s":"a b"}', '{"n":1}', "{}"]

@@ -36,7 +36,7 @@ trees = st.recursive(
 
 
 @given(trees)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_text_within_its_bounds_passes_and_one_far_beyond_does_not(tree: Any) -> None:
     data = json.dumps([PADDING, tree], ensure_ascii=False).encode()
     strings, containers, values = counted([PADDING, tree])

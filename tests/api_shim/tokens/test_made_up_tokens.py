@@ -26,7 +26,7 @@ values = some.recursive(
     ),
     max_leaves=6,
 )
-usual = settings(deadline=None, max_examples=60)
+usual = settings(max_examples=60)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -132,7 +132,6 @@ def test_an_error_names_the_variable_and_the_remedy_and_no_key(dsn: str, words: 
     assert "s3cret" not in str(caught.value)
 
 
-@settings(deadline=None)
 @given(st.lists(PIECES).map("".join))
 def test_any_text_is_a_configuration_or_an_error(text: str) -> None:
     try:

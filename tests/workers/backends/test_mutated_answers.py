@@ -212,7 +212,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("type", [*NETWORKED, *ENCODERS, *images.NETWORKED])
 @settings(
-    deadline=None,
     max_examples=EXAMPLES,
     derandomize=EXAMPLES == 60,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.responses import QUEUED, STARTED, about, call, frames, parsed, told
 
@@ -29,7 +29,6 @@ def cut(log: list[Frame], places: list[int]) -> list[list[Frame]]:
     return [log[start:end] for start, end in pairwise(edges)]
 
 
-@settings(deadline=None)
 @given(st.lists(SAID, max_size=12), ENDS, st.lists(st.integers(0, 20)), st.integers(0, 60))
 def test_numbers_depend_on_the_log_alone(
     said: list[Event], end: Event, places: list[int], after: int
@@ -52,7 +51,6 @@ def test_numbers_depend_on_the_log_alone(
     assert builder.response == holds[-1]["response"]
 
 
-@settings(deadline=None)
 @given(st.lists(SAID, max_size=12))
 def test_events_keep_the_order_that_clients_rely_on(said: list[Event]) -> None:
     events = told(frames(QUEUED, STARTED, *said, Done()))
@@ -70,7 +68,6 @@ def test_events_keep_the_order_that_clients_rely_on(said: list[Event]) -> None:
     assert added == closed == set(range(len(events[-1]["response"]["output"])))
 
 
-@settings(deadline=None)
 @given(st.lists(SAID.filter(lambda event: event.type == "delta"), max_size=12), ENDS)
 def test_the_whole_answer_of_a_batch_s_row_is_the_same(said: list[Event], end: Event) -> None:
     log = frames(QUEUED, STARTED, *said, end)

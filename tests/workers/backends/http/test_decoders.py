@@ -4,7 +4,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.errors import BadEndpoint
@@ -57,7 +57,6 @@ def test_sse_is_read_in_every_form_that_servers_write_it(
     assert events == sse(raw)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(
@@ -73,7 +72,6 @@ def test_sse_events_do_not_depend_on_the_packets(pieces: list[bytes]) -> None:
     assert whole == sse(*pieces)
 
 
-@settings(deadline=None)
 @given(st.binary(), st.lists(st.integers(0, 40), max_size=8))
 def test_no_bytes_break_a_decoder_however_they_are_cut(raw: bytes, cuts: list[int]) -> None:
     marks = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})
@@ -83,7 +81,6 @@ def test_no_bytes_break_a_decoder_however_they_are_cut(raw: bytes, cuts: list[in
     assert ndjson(raw) == ndjson(*packets)
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)))
 def test_ndjson_lines_arrive_as_they_were_written(texts: list[str]) -> None:
     lines = [f'"{text}"'.encode() for text in texts]

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from contract import errors
@@ -182,7 +182,6 @@ def test_an_error_inside_a_stream_has_its_class_too(answer: object, name: str) -
     assert getattr(errors, name) is type(error_in(answer))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 700), st.binary())
 def test_no_answer_is_without_an_error_class(status: int, body: bytes) -> None:
     error = error_from(status, body)

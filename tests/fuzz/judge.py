@@ -186,7 +186,7 @@ def fire(
     if owner is not None and response.status_code < 400:
         return response.status_code, f"{caller.name} may do this to what is {owner.name}'s"
     asked = f"{response.request.url} {response.request.body!r} {case.headers!r}"
-    seen = _seen(at.other(caller), text, asked)
+    seen = seen_of(at.other(caller), text, asked)
     if not seen and case.method == "POST" and response.status_code < 300:
         for id in re.findall(r'"id": ?"([0-9A-Za-z_-]{16,})"', text):
             caller.own(id)
@@ -198,8 +198,8 @@ def _words(failure: FailureGroup[Any] | Failure) -> str:
     return "\n".join(str(one) for one in each)
 
 
-def _seen(other: Caller, text: str, asked: str) -> str:
-    """What an answer tells of another tenant that the request has not named."""
+def seen_of(other: Caller, text: str, asked: str) -> str:
+    """What a text tells of another tenant that the request has not named."""
     if other.secret in text:
         return f"what {other.name} wrote"
     found = (id for id in set(_ID.findall(text)) & other.ids.keys() if id not in asked)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any, Final
 
 import schemathesis
@@ -18,6 +19,7 @@ from hypothesis.errors import HypothesisDeprecationWarning, Unsatisfiable
 from schemathesis import GenerationMode
 
 from fuzz.judge import aimed, case_of, fire
+from fuzz.sockets import FINISHED, SOCKET, fault_of, made_call
 from fuzz.tenants import Caller, Stage
 from fuzz.valid_requests import valid
 
@@ -36,7 +38,7 @@ class Fault:
     status: int
     words: str
     command: str
-    """The request, as a command of curl."""
+    """The request, as a command of curl; of a WebSocket, what was sent."""
 
     @property
     def sort(self) -> tuple[str, int, str]:
@@ -88,6 +90,7 @@ def fuzz(
                     salvo.send(operation.as_strategy(generation_mode=mode), start)
                 if operation.method == "delete":  # there is something to aim at until then
                     salvo.send_valid(operation)
+            _Salvo(at, SOCKET, number, tally, watch, cases).open_sockets(f"{of} {number}")
     except Enough:
         pass
 
@@ -107,6 +110,17 @@ class _Salvo:
         """What the operation is for."""
         for caller in self.at.callers.values():
             self._one(case_of(operation, valid(self.at, caller, self.name)), caller, None)
+
+    def open_sockets(self, start: str) -> None:
+        """WebSockets, as many of each key as an operation gets requests in two modes."""
+        random = Random(start)
+        for caller in self.at.callers.values():
+            for _ in range(self.cases * 4):
+                call = made_call(self.at, caller, random)
+                words = fault_of(self.at, call)
+                if call.code == FINISHED:
+                    self.tally.served.add(self.name)
+                self._count(caller, call.status, words, call.words)
 
     def send(self, strategy: Any, start: int) -> None:
         @seed(start)
@@ -132,14 +146,18 @@ class _Salvo:
         status, words = fire(self.at, case, caller, owner)
         if self.name.endswith(_ABOUT_A_QUEUE):
             self.at.open_queue()
+        if 200 <= status < 300:
+            self.tally.served.add(self.name)
+        self._count(caller, status, words, case.as_curl_command() if words else "")
+
+    def _count(self, caller: Caller, status: int, words: str, command: str) -> None:
+        words = words or self.at.trouble.found()
         tally = self.tally
         tally.requests += 1
         tally.statuses[status] += 1
-        if 200 <= status < 300:
-            tally.served.add(self.name)
         if words:
-            command = case.as_curl_command().replace("\n", " ")[:2000]
-            fault = Fault(self.number, self.name, caller.name, status, words, command)
+            text = command.replace("\n", " ")[:2000]
+            fault = Fault(self.number, self.name, caller.name, status, words, text)
             tally.faults.setdefault(fault.sort, fault)
         if not self.watch(self.number, tally):
             raise Enough

@@ -3,6 +3,7 @@
 Everything that a tenant makes holds its secret: a word that no other tenant may ever read.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ import requests
 from support.fleet import fleet
 from support.keys import bearer, issued
 from support.up import wait_until
+
+from fuzz.trouble import Trouble
 
 ADMIN: Final = "boss"
 TENANTS: Final = ("ann", "bob")
@@ -63,6 +66,7 @@ class Stage:
     callers: dict[str, Caller]
     session: requests.Session
     """Its connections are used again."""
+    trouble: Trouble
 
     def other(self, caller: Caller) -> Caller:
         """A tenant that is not this caller's."""
@@ -103,9 +107,14 @@ def stage(folder: Path) -> Iterator[Stage]:
         for name in TENANTS:
             key = issued(running.url, boss, tenant=name, permissions=EVERYTHING)["key"]
             callers[name] = Caller(name, bearer(key))
-        at = Stage(running.url, callers, session)
+        trouble = Trouble(running.workers)
+        logging.getLogger().addHandler(trouble)
+        at = Stage(running.url, callers, session, trouble)
         at.furnish()
-        yield at
+        try:
+            yield at
+        finally:
+            logging.getLogger().removeHandler(trouble)
 
 
 def _made(http: httpx.Client, caller: Caller) -> dict[str, str]:

@@ -199,7 +199,8 @@ def _messages_to_cancel(at: Stage, caller: Caller) -> Valid:
 
 def _slow_line(caller: Caller) -> dict[str, Any]:
     """A line that takes longer than its batch is to live."""
-    return {"custom_id": "1", "params": {**_chat(caller), "model": "scripted-story:first=30"}}
+    slow = {"model": "scripted-story:first=30", "backend": "scripted"}
+    return {"custom_id": "1", "params": {**_chat(caller), **slow}}
 
 
 def _batch_to_cancel(at: Stage, caller: Caller) -> Valid:

@@ -26,6 +26,7 @@ class Fleet:
     server_url: str
     redis_url: str
     backends: tuple[str, ...]
+    workers: tuple[Process, ...] = ()
 
     def seen(self) -> dict[str, Any]:
         """What the scripted server saw of its clients, the workers."""
@@ -73,12 +74,13 @@ def fleet(
         stack.callback(redis.stop)
         server = stack.enter_context(scripted_server(models))
         url = stack.enter_context(serving(redis.url, **{"data_dir": folder / "data", **settings}))
+        workers: list[Process] = []
         for backend in backends:
             dsn = _dsn(backend, server)
             env = {f"LLM_{backend.upper()}": dsn}
-            stack.enter_context(worker(redis.url, folder, backend, **env))
+            workers.append(stack.enter_context(worker(redis.url, folder, backend, **env)))
         _wait_for(url, set(backends))
-        yield Fleet(url, server, redis.url, backends)
+        yield Fleet(url, server, redis.url, backends, tuple(workers))
 
 
 def _dsn(backend: str, server: str) -> str:

@@ -29,32 +29,31 @@ async def nothing_waits(relay: Relay, within_s: float = 2.0) -> None:
         await asyncio.sleep(0.02)
 
 
-async def check_books(relay: Relay, held: Collection[str]) -> None:
-    """Each job is in one place, `held` ones in leases; what is counted is what is there."""
+async def check_books(relay: Relay, held: Collection[str], queue: str = QUEUE) -> set[str]:
+    """Each job is in one place, `held` ones in leases; what is counted is what is there.
 
-    async def members(key: str) -> set[str]:
-        return {id.decode() for id in await relay.connection.command("ZRANGE", key, 0, -1)}
-
-    backlog, delayed, leases = [
-        await members(key(QUEUE))
-        for key in (redis_keys.backlog, redis_keys.delayed, redis_keys.leases)
-    ]
-    facts = await relay.connection.command("HGETALL", redis_keys.facts(QUEUE))
+    Returns the jobs of the queue.
+    """
+    lists = (
+        redis_keys.backlog(queue), redis_keys.delayed(queue), redis_keys.leases(queue),
+        redis_keys.urgent(queue), redis_keys.line(queue, "m"),
+    )  # fmt: skip
+    hashes = (redis_keys.facts(queue), redis_keys.load(queue), redis_keys.scheduled(queue))
+    read = [("ZRANGE", key, 0, -1) for key in lists] + [("HGETALL", key) for key in hashes]
+    *members, facts, load, later = await relay.connection.pipeline(read)
+    backlog, delayed, leases, urgent, line = ({id.decode() for id in ids} for ids in members)
     known = {id.decode(): json.loads(text) for id, text in facts.items()}
-    load = await relay.connection.command("HGETALL", redis_keys.load(QUEUE))
     counted = _counted([known[id] for id in backlog])
-    later = await relay.connection.command("HGETALL", redis_keys.scheduled(QUEUE))
     counted_later = _counted([known[id] for id in delayed])
 
     assert len(backlog) + len(delayed) + len(leases) == len(known)
     assert backlog | delayed | leases == set(known)
     assert leases == set(held)
-    assert await members(redis_keys.urgent(QUEUE)) == {
-        i for i in backlog if "batch" not in known[i]
-    }
-    assert await members(redis_keys.line(QUEUE, "m")) == backlog
+    assert urgent == {i for i in backlog if "batch" not in known[i]}
+    assert line == backlog
     assert {k: int(load.get(k.encode(), 0)) for k in counted} == dict(counted)
     assert {k: int(later.get(k.encode(), 0)) for k in counted_later} == dict(counted_later)
+    return set(known)
 
 
 def _counted(jobs: list[dict[str, Any]]) -> Counter[str]:

@@ -1,5 +1,7 @@
 """A client that reads nothing is disconnected: a WebSocket, and a response that it asked for."""
 
+import asyncio
+import logging
 import re
 import socket
 import struct
@@ -12,7 +14,11 @@ import httpx
 import pytest
 from support.keys import bearer, keyed
 from support.redis_server import RedisServer
-from support.shim import serving
+from support.relay import words
+from support.shim import serving, stage
+from uvicorn.protocols.utils import ClientDisconnected
+
+from api_shim.server.websocket_protocol import BoundedWebSocketProtocol
 
 MANY = 32
 UPGRADE = (
@@ -70,6 +76,45 @@ def test_a_websocket_that_reads_no_pong_is_disconnected(shim: str) -> None:
             for _ in range(1000):
                 line.sendall(ping * 100)
         until_cut(shim, before + 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        (b"\x81\x01a", 1002),  # not masked
+        (b"\x81\x81\0\0\0\0\xff", 1007),  # a text that is no UTF-8
+        (b"\x82\xff" + b"\x7f" * 12, 1009),  # larger than any memory
+        (b"\x88\x82\0\0\0\0\x03\xe8", 1000),  # a close
+    ],
+)
+async def test_what_a_client_sends_in_the_middle_of_a_stream_is_no_error_of_ours(
+    shim: str, redis_url: str, caplog: pytest.LogCaptureFixture, wrong: bytes, code: int
+) -> None:
+    async with stage(shim, redis_url) as at:
+        job = await at.relay.enqueue()
+        await at.relay.run(await at.relay.claim(), *words(2000))
+
+        def call() -> bytes:
+            with closing(unread(shim, UPGRADE.replace("0" * 32, job))) as line:
+                line.recv(12)
+                line.sendall(wrong)
+                with line.makefile("rb") as answer:
+                    return answer.read()
+
+        told = await asyncio.to_thread(call)
+
+    assert told.rpartition(b"\x88")[2][1:3] == struct.pack("!H", code)
+    assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
+
+
+async def test_an_event_after_the_close_finds_no_client() -> None:
+    protocol = BoundedWebSocketProtocol.__new__(BoundedWebSocketProtocol)
+    protocol.writable = asyncio.Event()
+    protocol.writable.set()
+    protocol.close_sent = True
+
+    with pytest.raises(ClientDisconnected):
+        await protocol.send({"type": "websocket.send", "text": "an event"})
 
 
 def test_a_websocket_counts_as_a_connection_until_it_is_closed(shim: str) -> None:

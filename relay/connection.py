@@ -86,14 +86,21 @@ _MOST_KEYS_NAMED: Final = 32
 """Keys of one script that are named because one of them is damaged: its first ones."""
 _DAMAGED: Final = "a key of the fleet in Redis holds what another program wrote: the log names it"
 _OF_A_VALUE: Final = re.compile(r"hash value is not |user_script:\d+: Expected .* but found ")
-"""In errors over a field that is no number, or JSON that is none. Any other error of a script may
-as well be a defect of ours (`attempt to index a nil value`), and is raised as it is, to be seen as
-one: a script checks what it reads where that can be damaged."""
+"""In errors over a field that is no number, or JSON that is none."""
+_OF_A_SCRIPT: Final = "user_script"
 _PASSING = ("LOADING", "MASTERDOWN", "OOM", "NOREPLICAS", "TRYAGAIN")
 
 
 class DamagedKey(RelayUnavailable):
     """A key holds what the fleet does not write so; keys of others may be right."""
+
+
+class BrokenScript(DamagedKey):
+    """A script of ours broke: over what it does not check and is damaged, or by a defect of it.
+
+    Nobody can tell (`attempt to compare nil with number`), so its keys are treated as damaged,
+    which ends no process, and the log has an error with the script's line.
+    """
 
 
 @contextmanager
@@ -139,6 +146,8 @@ def _ours(error: RedisError | OSError) -> RelayUnavailable | None:
             return DamagedKey(_DAMAGED)
         case ResponseError() if _OF_A_VALUE.search(str(error)):
             return DamagedKey(_DAMAGED)
+        case ResponseError() if _OF_A_SCRIPT in str(error):
+            return BrokenScript("a script of the fleet broke in Redis: the log names its line")
         case ReadOnlyError():
             return RelayUnavailable("Redis is a read-only replica right now")
         case _:
@@ -236,14 +245,13 @@ class Connection:
         """Run commands in one round trip, not atomically; raises RelayUnavailable."""
         try:
             return await self._sent(commands)
+        except BrokenScript as broken:
+            refused = commands[failed_at(broken.__cause__)]
+            keys = [*_keys_of(refused)][:9]
+            self._damage.error("Redis refuses %s on %s: %s", refused[0], keys, broken.__cause__)
+            raise
         except DamagedKey as damaged:
             await self._name(_keys_of(commands[failed_at(damaged.__cause__)]), damaged.__cause__)
-            raise
-        except ResponseError as defect:
-            if not isinstance(defect, NoScriptError):
-                refused = commands[failed_at(defect)]
-                keys = [*_keys_of(refused)][:9]
-                self._damage.error("Redis refuses %s on %s: %s", refused[0], keys, defect)
             raise
 
     async def _sent(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
@@ -302,10 +310,10 @@ class Connection:
         """End the block, and log why, if it finds what the fleet has not written so."""
         try:
             yield
+        except (BrokenScript, ResponseError) as broken:
+            self._damage.error("a script broke, and %s is passed over", what, exc_info=broken)
         except (DamagedKey, ValueError, LookupError, TypeError) as error:
             self.pass_over(what, error)
-        except ResponseError as defect:  # of a script of ours: it stops nobody else, and is seen
-            self._damage.error("a script broke, and %s is passed over", what, exc_info=defect)
 
     async def call(self, call: ScriptCall[T]) -> T:
         """Run a script and return its result; raises RelayUnavailable."""

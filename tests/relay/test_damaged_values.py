@@ -9,7 +9,6 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from redis.exceptions import ResponseError
 from support.redis_server import RedisServer
 from support.relay import QUEUE, chat, relay_on
 
@@ -18,7 +17,7 @@ from contract.errors import RelayUnavailable
 from contract.tenants import NewKey, Tenant
 from relay import connection, reconciler
 from relay.api_keys import ApiKeys, ApiKeyTable
-from relay.connection import DamagedKey, ScriptCall
+from relay.connection import BrokenScript, DamagedKey, ScriptCall
 from relay.deletion.tenant_deletions import TenantDeletions
 from relay.metrics.census import Census
 from relay.metrics.fleet_metrics import FleetMetrics
@@ -189,13 +188,13 @@ async def test_an_answer_that_cannot_be_read_is_an_outage_that_names_the_keys(
         "return cjson.decode(nil)",
     ],
 )  # fmt: skip
-async def test_a_defect_of_a_script_is_no_damaged_key(
+async def test_a_script_that_breaks_is_named_as_one_and_ends_nothing(
     redis_url: str, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with relay_on(redis_url) as relay:
         await relay.connection.command("SET", "fine", "x")
         call = ScriptCall(text, ["fine"], [], int)
-        with pytest.raises(ResponseError):
+        with pytest.raises(BrokenScript):
             await relay.connection.call(call)
         assert "Redis refuses EVAL" in caplog.text
         assert "damaged" not in caplog.text

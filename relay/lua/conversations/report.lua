@@ -10,7 +10,8 @@ local entries = redis.call('HGETALL', addresses)
 local holder_of = {}
 for i = 1, #entries, 2 do
     local expires_at, holder = string.match(entries[i + 1], '^(%S+) %S+ (.+)$')
-    if tonumber(expires_at) < now then redis.call('HDEL', addresses, entries[i])
+    -- What is no such entry is as good as none.
+    if (tonumber(expires_at) or 0) < now then redis.call('HDEL', addresses, entries[i])
     else holder_of[entries[i]] = holder end
 end
 for i = 4, #ARGV, 2 do

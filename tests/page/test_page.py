@@ -281,6 +281,25 @@ def test_a_key_is_made_shown_once_and_revoked_and_its_tenant_sees_its_own(
         guest.get_by_role("heading", name="Sign in").wait_for()
 
 
+def test_a_key_that_is_made_before_the_list_of_keys_is_there_is_no_admins(page: Any) -> None:
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.route("**/api/v1/keys", hold, times=1)
+    show(page, "tenants", "Tenants and keys")
+    while not held:
+        page.wait_for_timeout(10)
+    new = page.get_by_role("button", name="New key")
+    was_disabled = new.is_disabled()
+    held[0].continue_()
+    new.click()
+
+    assert was_disabled
+    assert not page.get_by_role("checkbox", name=re.compile("^Admin")).is_checked()
+
+
 def test_a_keys_rights_are_shown_and_changed_and_the_key_is_rotated(
     watched: Watched, page: Any
 ) -> None:

@@ -43,7 +43,7 @@ export default function Tenancy() {
   const { value, error, again } = usePoll(() => (isAdmin.value ? get('/api/v1/keys') : null), 10, [isAdmin.value]);
   if (!isAdmin.value) return html`<${View} title="Usage and limits"><${UsagePanels} /><//>`;
   const keys = value ? value.keys : [];
-  return html`<${View} title="Tenants and keys" actions=${html`<button type="button" class="primary" onClick=${() => create(true)}><${Icon} name="more" />New key</button>`}>
+  return html`<${View} title="Tenants and keys" actions=${html`<button type="button" class="primary" disabled=${!value} onClick=${() => create(true)}><${Icon} name="more" />New key</button>`}>
     ${error && html`<${Notice} tone="bad"><p>${error.message}</p><//>`}
     <${Panel} title="Tenants" flush=${true}>${value && html`<${Tenants} keys=${keys} />`}<//>
     <${UsagePanels} />

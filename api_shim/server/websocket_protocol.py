@@ -8,7 +8,6 @@ error of ours in the log.
 from typing import Any, Final, cast
 
 from typing_extensions import override
-from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -57,7 +56,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         super().send_receive_event_to_app()
 
     @override
-    async def send(self, message: ASGISendEvent) -> None:
+    async def send(self, message: Any) -> None:
         """Send a message; raises ClientDisconnected for an event after the close.
 
         The protocol closes for what a client has sent wrong, of which the application, in the

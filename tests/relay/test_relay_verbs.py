@@ -8,9 +8,10 @@ Each of these checks of relay/lua was removed, alone, and the test failed: of `a
 the length; of `start` the attempt, the status, the nonce; of `hand_over` ended, moved, stale, and
 that it counts the attempt; of `end` ended, and the attempt; of `move` stale; of `give_back` the
 attempt, and that the job waits; of `release` and `renew` the holder; of `claim` the turn; of
-`begin_turn` the reject. Others are seen only together with a second check that refuses the same:
-the nonces that `append`, `hand_over`, `move` and `end` remove (the length), `move` ended (the
-attempt), `withdraw` the holder (the lists of the backlog).
+`begin_turn` the reject. Not seen alone, because a second check seems to refuse the same: the nonces
+that `append`, `hand_over`, `move` and `end` remove (the length), `move` ended (the attempt),
+`withdraw` the holder (the lists of the backlog); removing both was not tried. Nor is the limit of
+attempts in `hand_over` seen.
 
 Subjects: relay/queue.py, relay/claims.py, relay/leases.py, relay/publisher.py, relay/parents.py.
 """

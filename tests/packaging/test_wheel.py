@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from support.installed import Installed, build_wheel, interpreter
 from support.processes import Process
@@ -171,19 +172,31 @@ async def backends_served(redis_url: str) -> set[str]:
         return set()
 
 
+async def answers(url: str) -> bool:
+    async with httpx.AsyncClient() as client:
+        try:
+            return (await client.get(f"{url}/readyz")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
 async def test_every_line_of_the_procfile_runs(installed: Installed, tmp_path: Path) -> None:
     settings = procfile_settings(installed)
     lines = {name: line for name, line in commands().items() if name != "worker-local"}
     wanted = {"ollama", "llamacpp", "lmstudio", "vllm", "scripted", "box"}
+    url = f"http://127.0.0.1:{settings['FLEET_PORT']}"
+    processes = {}
     with ExitStack() as ending:
         for name, line in lines.items():
             words = ["sh", "-c", f"cd {installed.folder} && exec {line}"]
-            process = Process(words, settings, tmp_path / name)
-            ending.callback(process.end)
+            processes[name] = Process(words, settings, tmp_path / name)
+            ending.callback(processes[name].end)
         async with asyncio.timeout(90):
             while await backends_served(settings["FLEET_REDIS_URL"]) != wanted:
                 await asyncio.sleep(0.2)
-            url = f"http://127.0.0.1:{settings['FLEET_PORT']}"
+            while not await answers(url):
+                assert processes["shim"].popen.poll() is None, processes["shim"].text()
+                await asyncio.sleep(0.2)
             said = await asyncio.to_thread(
                 installed.run, installed.fleet, "backends", FLEET_URL=url
             )

@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 _repeated = RepeatedWarnings(_log)
 
 _AT_ONCE: Final = 500
+_READ_FIRST: Final = 16
+"""Records of live jobs that a pass reads to learn which queues to ask for the others."""
 _SETTLED_S: Final = 10.0
 """Seconds after which an enqueue that is only half there is not on its way any more."""
 _SILENT_INTERVALS: Final = 3
@@ -133,30 +135,52 @@ class Reconciler:
         )
         self._cursor = str(cursor)
         settled = self._connection.now() - _SETTLED_S
-        found = await self._found([id for id, created_at in rows if created_at < settled])
-        known = await self._connection.replies(
-            [("HEXISTS", redis_keys.facts(queue), job_id) for job_id, queue in found]
-        )
-        lost = [job_id for (job_id, _), there in zip(found, known, strict=True) if there == 0]
         restored = 0
-        for job_id in lost:
+        for job_id in await self._lost([id for id, created_at in rows if created_at < settled]):
             with self._connection.passing_over(redis_keys.record(job_id)):
                 restored += await self._restore(job_id)
         return restored
 
-    async def _found(self, ids: Sequence[bytes]) -> list[tuple[str, str]]:
-        """Jobs with their queues: no more of a record, which may have a request of megabytes."""
-        job_ids = [id.decode(errors="replace") for id in ids]
+    async def _lost(self, ids: Sequence[bytes]) -> list[str]:
+        """Those of these jobs that their queue has lost, by what it knows of its jobs.
+
+        A record says which queue that is. A few records are read, and one command asks each of
+        their queues for all jobs; of those that none of them knows, more records are read, and so
+        on. So many jobs in few queues cost few commands. Jobs are picked by chance, so that one
+        that a queue knows which is not its own is found, too, after some walks.
+        """
+        left, count = DICE.sample(ids, len(ids)), _READ_FIRST
+        lost: list[str] = []
+        while left:
+            some, left = left[:count], left[count:]
+            for queue, its in (await self._by_queue(some)).items():
+                unknown = await self._unknown(queue, [*its, *left])
+                if unknown is not None:
+                    lost += [id.decode(errors="replace") for id in its if id in unknown]
+                    left = [id for id in left if id in unknown]
+            count *= 2
+        return lost
+
+    async def _unknown(self, queue: str, ids: Sequence[bytes]) -> set[bytes] | None:
+        """Those of these jobs that a queue does not know; None if that is damaged."""
+        (facts,) = await self._connection.replies([("HMGET", redis_keys.facts(queue), *ids)])
+        if facts is None:
+            return None
+        return {id for id, its in zip(ids, facts, strict=True) if its is None}
+
+    async def _by_queue(self, ids: Sequence[bytes]) -> dict[str, list[bytes]]:
+        """Jobs by their queues: no more of a record, which may have a request of megabytes."""
         queues = await self._connection.replies(
-            [("HGET", redis_keys.record(job_id), "queue") for job_id in job_ids]
+            [("HGET", redis_keys.record(id.decode(errors="replace")), "queue") for id in ids]
         )
         gone = [id for id, queue in zip(ids, queues, strict=True) if queue is None]
         if gone:
             await self._connection.command("ZREM", redis_keys.LIVE, *gone)
-        pairs = zip(job_ids, queues, strict=True)
-        return [
-            (job_id, queue.decode(errors="replace")) for job_id, queue in pairs if queue is not None
-        ]
+        found: dict[str, list[bytes]] = {}
+        for id, queue in zip(ids, queues, strict=True):
+            if queue is not None:
+                found.setdefault(queue.decode(errors="replace"), []).append(id)
+        return found
 
     async def _restore(self, job_id: str) -> bool:
         job = await self._records.state(job_id)

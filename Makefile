@@ -15,7 +15,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal \
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help shape install dev demo demo-llama browser screenshots real real-sd prometheus inprocess agents clients test test-fast coverage chaos flood fuzz check fix wheel sbom audit lock bench bench-quick bench-peers clean
+.PHONY: help shape install dev demo demo-llama browser screenshots real real-sd prometheus debian inprocess agents clients test test-fast coverage chaos flood fuzz check fix wheel sbom audit lock bench bench-quick bench-peers clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,9 @@ real-sd: $(VENV)/.demo ## Build the real stable-diffusion.cpp server (6 to 9 min
 
 prometheus: $(VENV)/.demo ## Unpack Debian's Prometheus into the cache: tests of rules and scrapes use it
 	$(BIN)/python -m fleet.real.prometheus download
+
+debian: $(VENV)/.dev ## Unpack Debian's nginx, Caddy, redis-server, nftables and Prometheus into the cache: tests use them
+	PYTHONPATH=tests $(BIN)/python -m support.debian_programs
 
 inprocess: $(VENV)/.dev ## Test the in-process backends with their real libraries (11 minutes once a machine)
 	$(BIN)/python -m fleet.real.inprocess test

@@ -40,6 +40,7 @@ SLOW = (
     "fleet/local/test_up.py",
     "packaging",
     "page",
+    "proxies",
     "workers/celery_pool",
 )
 """Files and folders that start processes for every test; a single slow test is marked itself."""

@@ -1,23 +1,18 @@
 """Prometheus of this machine for a test, skipped loudly where there is none."""
 
-import os
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from fleet.real.prometheus import NoPrometheus, find
+from support.debian_programs import missing
 
 
 def prometheus_folder() -> Path:
-    """Where `prometheus` and `promtool` are; LLM_FLEET_REAL=require makes it a failure."""
+    """Where `prometheus` and `promtool` are; LLM_FLEET_DEBIAN=require: none is a failure."""
     try:
         return find()
-    except NoPrometheus as missing:
-        told = f"NO PROMETHEUS, NOTHING IS PROVED: {missing}"
-        if os.environ.get("LLM_FLEET_REAL") == "require":
-            pytest.fail(told)
-        pytest.skip(told)
+    except NoPrometheus as error:
+        missing(f"NO PROMETHEUS, NOTHING IS PROVED: {error}")
 
 
 def promtool(*words: str, given: str = "") -> str:

@@ -239,7 +239,10 @@ async def _followed(
             yield pieces
         return
     address = str(http.base_url).replace("http", "ws", 1).rstrip("/") + url
-    async with connect(address, proxy=None, max_size=None) as socket:
+    key = http.headers.get("authorization")
+    more = {"authorization": key} if key else {}
+    # Through TLS with the authorities of SSL_CERT_FILE.
+    async with connect(address, proxy=None, max_size=None, additional_headers=more) as socket:
         client.status = 200
         yield _messages(socket)
 

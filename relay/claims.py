@@ -62,6 +62,11 @@ class StartedJob(NamedTuple):
         """The number of the attempt, counted from 1."""
         return self.record.attempt
 
+    @property
+    def nonce(self) -> str:
+        """What tells the attempt from another one with its number."""
+        return self.record.nonce or ""
+
 
 class Claims:
     """Claims jobs of the queues, starts them, and says which slots are idle."""
@@ -168,6 +173,7 @@ class Claims:
         await self._leases.hand_over(
             queue, job_id, started.attempt, reason=error.message, error=error,
             counts=started.attempt > _LEFT_AT_MOST, delay_s=_LEFT_FOR_S,
+            nonce=started.nonce or "",
         )  # fmt: skip
 
     async def give_ticket_back(self, queue: str) -> None:

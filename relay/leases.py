@@ -108,9 +108,12 @@ class Leases:
         counts: bool,
         delay_s: float = 0.0,
         error: FleetError | None = None,
+        nonce: str = "",
     ) -> bool:
         """Take a job from its holder and give it back, due after `delay_s`; or end it.
 
+        A worker names the `nonce` of its attempt: after a restore of older data another worker may
+        have an attempt with this number. The maintainer takes a job from whoever has the attempt.
         `counts` says whether this uses up one of the job's attempts; a job that has none left
         ends with `error` as a dead letter. Without an error, its worker died. Returns whether
         another worker may claim it now or later; raises RelayUnavailable.
@@ -118,7 +121,7 @@ class Leases:
         queued = Queued(queue=queue, reason=reason)
         is_lost = counts and error is None
         state, new_attempt = await self._connection.call(
-            jobs.hand_over(job_id, attempt, queued, counts=counts, is_lost=is_lost)
+            jobs.hand_over(job_id, attempt, queued, counts=counts, is_lost=is_lost, nonce=nonce)
         )
         match state:
             case "queued":
@@ -277,10 +280,11 @@ class Leases:
             await self.wake(queue)  # for messages that waited for its addresses
 
     async def give_back(
-        self, queue: str, job_id: str, old: int, new: int, *, delay_s: float = 0.0
+        self, queue: str, job_id: str, old: int | Holder, new: int, *, delay_s: float = 0.0
     ) -> bool:
         """Put a job back as attempt `new`, if attempt `old` or no attempt holds it.
 
+        Of a Holder, only if no other worker has that attempt.
         Returns whether it was; raises RelayUnavailable.
         """
         state = await self._records.state(job_id)
@@ -294,7 +298,7 @@ class Leases:
             queues.give_back(
                 queue,
                 job_id,
-                old=old,
+                old=str(old),
                 new=new,
                 delay_s=delay_s,
                 ticket=ticket(queue),

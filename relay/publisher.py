@@ -67,7 +67,7 @@ class AttemptLog:
         self.keys = keys_of(self.id)
         self.channel = redis_keys.channel(self.id)
         self.attempt = job.attempt
-        self.nonce = job.record.nonce or ""
+        self.nonce = job.nonce
         self.length = job.length
         self.seq = 1
         self.until_lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()

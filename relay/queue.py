@@ -14,7 +14,7 @@ from contract.errors import (
     QueueFull,
     RelayUnavailable,
 )
-from contract.events import Cancelled
+from contract.events import LAST_WORDS, Cancelled
 from contract.jobs import AnyRequest, JobRecord, QueuePlace
 from contract.model_names import untagged
 from contract.models import PullRequest
@@ -288,15 +288,20 @@ class Queue:
         """Wake workers for what came while a queue was paused; raises RelayUnavailable."""
         await self._leases.wake(queue, tickets=AFTER_A_PAUSE)
 
-    async def cancel(self, job_id: str, *, by: str, reason: str = "") -> JobRecord:
+    async def cancel(self, job_id: str, *, by: str, reason: str = "", nonce: str = "") -> JobRecord:
         """End a queued or running job at once; a job that has ended is returned unchanged.
 
-        Returns the terminal record; raises JobNotFound, RelayUnavailable.
+        So is, with the `nonce` of an attempt, a job that this attempt does not have. Returns the
+        record, else the terminal one; raises JobNotFound, RelayUnavailable.
         """
         record = await self._records.get(job_id)
         cancelled = Cancelled(by=by, reason=reason)
         settings = self._connection.settings
-        ended = await self._connection.call(jobs.end(job_id, cancelled, settings))
+        ended = await self._connection.call(jobs.end(job_id, cancelled, settings, nonce=nonce))
+        if ended is None and nonce:
+            now = await self._records.get(job_id)
+            if now.status not in LAST_WORDS:
+                return now
         if ended is not None:
             self._connection.observer.on_ended(
                 record.queue, ended.priority, ended.tenant, "cancelled"

@@ -158,7 +158,8 @@ class Worker:
         state = self._state
         try:
             await state.sessions.withdraw(claim.queue)
-            await self._leases.give_back(claim.queue, claim.job_id, claim.attempt, claim.attempt)
+            holder = Holder(claim.attempt, claim.worker)
+            await self._leases.give_back(claim.queue, claim.job_id, holder, claim.attempt)
         except RelayUnavailable as error:
             _repeated.warn("job %s returns when its lease expires: %s", claim.job_id, error)
 
@@ -376,7 +377,7 @@ class Worker:
         try:
             waits = await self._leases.hand_over(
                 record.queue, record.id, job.attempt, reason=reason,
-                counts=retry.counts, delay_s=delay_s, error=error,
+                counts=retry.counts, delay_s=delay_s, error=error, nonce=job.nonce,
             )  # fmt: skip
         except RelayUnavailable as unavailable:
             _log_left_to_lease(job, unavailable)
@@ -389,7 +390,8 @@ class Worker:
         """Stop the run of a job whose Celery task was cancelled.
 
         At a shutdown the job is handed over, and so is one that was assigned to the session of a
-        task; a revoked task, or one over its time limit, cancels the job that it runs itself.
+        task; a revoked task, or one over its time limit, cancels the job that it runs itself,
+        unless another worker has it by now.
         """
         task.cancel()
         await asyncio.wait({task})
@@ -401,7 +403,8 @@ class Worker:
             await self._hand_over(job, "the task of its session was terminated")
             return
         try:
-            await self._queue.cancel(job.record.id, by="worker", reason="its task was terminated")
+            reason = "its task was terminated"
+            await self._queue.cancel(job.record.id, by="worker", reason=reason, nonce=job.nonce)
         except RelayUnavailable as error:
             _log_left_to_lease(job, error)
 
@@ -420,7 +423,7 @@ class Worker:
         record = job.record
         try:
             await self._leases.hand_over(
-                record.queue, record.id, job.attempt, reason=reason, counts=False
+                record.queue, record.id, job.attempt, reason=reason, counts=False, nonce=job.nonce
             )
         except RelayUnavailable as error:
             _log_left_to_lease(job, error)

@@ -178,18 +178,20 @@ _state: TypeAdapter[State] = TypeAdapter(State)
 
 
 def hand_over(
-    job_id: str, attempt: int, queued: Queued, *, counts: bool, is_lost: bool
+    job_id: str, attempt: int, queued: Queued, *, counts: bool, is_lost: bool, nonce: str = ""
 ) -> ScriptCall[tuple[State, int]]:
     """Take a job from the holder of `attempt`: the attempt rises, and `queued` is logged.
 
-    `counts`: this uses up one of the job's tries. `is_lost`: its worker died. Returns the job's
-    state and attempt: `queued`; `ended`; `moved` (it is not in the queue of `queued`); `stale`
-    (another attempt had it); `exhausted` (it has no try left, and nothing was written).
+    Its own worker names the `nonce` of the attempt, because Redis, restored from older data, may
+    give another one with this number. `counts`: this uses up one of the job's tries. `is_lost`: its
+    worker died. Returns the job's state and attempt: `queued`; `ended`; `moved` (it is not in the
+    queue of `queued`); `stale` (another attempt had it); `exhausted` (it has no try left, and
+    nothing was written).
     """
     keys = [redis_keys.record(job_id), redis_keys.log(job_id)]
     args: list[Argument] = [
         redis_keys.channel(job_id), attempt, int(counts), event_fields(queued), int(is_lost),
-        queued.queue,
+        queued.queue, nonce,
     ]  # fmt: skip
     return ScriptCall(load("jobs/hand_over"), keys, args, _handed_over)
 
@@ -197,12 +199,14 @@ def hand_over(
 def move(record: JobRecord, facts: str, queued: Queued) -> ScriptCall[tuple[State, int]]:
     """Make a job one of another target of its alias, as `record` says; its attempt is the new one.
 
-    Takes it from the holder of the attempt before, and logs `queued`. Returns the job's state and
-    attempt: `queued`; `ended`; `stale` (another attempt has it). `facts` are for its new queue.
+    Takes it from the holder of the attempt before, whose nonce `record` still has, or from the
+    queue, and logs `queued`. Returns the job's state and attempt: `queued`; `ended`; `stale`
+    (another attempt has it). `facts` are for its new queue.
     """
     keys = [redis_keys.record(record.id), redis_keys.log(record.id)]
     args: list[Argument] = [
-        redis_keys.channel(record.id), record.attempt - 1, record.target, event_fields(queued),
+        redis_keys.channel(record.id), record.attempt - 1, record.nonce or "", record.target,
+        event_fields(queued),
         "queue", record.queue, "backend", record.backend, "model", record.model or "",
         "price", record.price or "", "facts", facts,
     ]  # fmt: skip
@@ -229,12 +233,17 @@ class Ended(NamedTuple):
 
 
 def end(
-    job_id: str, terminal: Failed | Cancelled, settings: RelaySettings, *, dead: bool = False
+    job_id: str,
+    terminal: Failed | Cancelled,
+    settings: RelaySettings,
+    *,
+    dead: bool = False,
+    nonce: str = "",
 ) -> ScriptCall[Ended | None]:
     """Take a job from its holder, if any, and log its terminal event; None if it had ended.
 
     Its record and log live on as the settings and its retention say; `dead` lists it as a dead
-    letter.
+    letter. With the `nonce` of an attempt it is taken from that one alone; None: another has it.
     """
     ttl_s = int(settings.dead_ttl_s if dead else settings.log_ttl_s)
     keys = [
@@ -251,7 +260,7 @@ def end(
     ]
     args: list[Argument] = [
         job_id, redis_keys.channel(job_id), terminal.type, ttl_s, event_fields(terminal), int(dead),
-        int(settings.retention_grace_s),
+        int(settings.retention_grace_s), nonce,
     ]  # fmt: skip
     return ScriptCall(load("jobs/end"), keys, args, _ended)
 

@@ -215,10 +215,11 @@ def forget(queue: str, worker: str) -> ScriptCall[int]:
 
 
 def give_back(
-    queue: str, job_id: str, *, old: int, new: int, delay_s: float, ticket: str, facts: str
+    queue: str, job_id: str, *, old: str, new: int, delay_s: float, ticket: str, facts: str
 ) -> ScriptCall[bool]:
     """Return a job that attempt `old` or no attempt holds to its place, as attempt `new`.
 
+    `old` is `<attempt>`, or `<attempt> <worker>` for that of no other worker.
     It waits again after `delay_s` seconds. `facts` (JSON) are for a job whose facts are lost.
     Returns whether it was moved.
     """

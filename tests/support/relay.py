@@ -88,6 +88,29 @@ class Relay:
         return [frame async for frames in pages for frame in frames]
 
 
+Saved = list[tuple[bytes, int, bytes | None]]
+"""Keys, with when they expire and what they hold; None: it was gone by then."""
+
+
+async def saved(relay: Relay) -> Saved:
+    """All that Redis holds, as a copy on its disk would have it."""
+    command = relay.connection.command
+    return [
+        (key, await command("PEXPIRETIME", key), await command("DUMP", key))
+        for key in await command("KEYS", "*")
+    ]
+
+
+async def restore(relay: Relay, copy: Saved) -> None:
+    """Redis starts again from an older copy."""
+    rows = [
+        ("RESTORE", key, max(expires, 0), data, "ABSTTL")
+        for key, expires, data in copy
+        if data is not None
+    ]
+    await relay.connection.pipeline([("FLUSHDB",), *rows])
+
+
 @asynccontextmanager
 async def relay_on(url: str, **settings: Any) -> AsyncGenerator[Relay]:
     # Not validated: some tests need a holder that never renews.

@@ -184,9 +184,10 @@ class RelayModel(RuleBasedStateMachine):
 
     def hand_over(self, attempt: Attempt, *, counts: bool, delay_s: float) -> bool:
         claim = attempt.claim
+        nonce = "" if attempt.log is None else attempt.log.nonce
         return self.do(
             self.relay.leases.hand_over, claim.queue, claim.job_id, claim.attempt, reason="test",
-            counts=counts, delay_s=delay_s,
+            counts=counts, delay_s=delay_s, nonce=nonce,
         )  # fmt: skip
 
     def expire(self, attempt: Attempt) -> None:
@@ -216,27 +217,6 @@ class RelayModel(RuleBasedStateMachine):
             self.reached["died between"] += 1
         finally:
             self.relay.connection.call = call  # type: ignore[method-assign]
-
-    def saved(self) -> list[tuple[bytes, int, bytes]]:
-        """All that Redis holds, as a copy on its disk would have it."""
-        command = self.relay.connection.command
-
-        async def read() -> list[tuple[bytes, int, bytes]]:
-            keys = await command("KEYS", "*")
-            return [
-                (key, await command("PEXPIRETIME", key), await command("DUMP", key)) for key in keys
-            ]
-
-        return self.portal.call(read)
-
-    def restore(self, saved: list[tuple[bytes, int, bytes]]) -> None:
-        """Redis starts again from an older copy."""
-        rows = [
-            ("RESTORE", key, max(expires, 0), data, "ABSTTL")
-            for key, expires, data in saved
-            if data is not None
-        ]
-        self.do(self.relay.connection.pipeline, [("FLUSHDB",), *rows])
 
     def read_logs(self) -> None:
         """Logs only grow, have no gap, and end once."""

@@ -3,40 +3,16 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
 from types import FrameType
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
+from support.lifetime import lifetime
 from support.relay import QUEUE, chat, relay_on
 
 from contract.chat import ImagePart, Message, TextPart
-from relay.settings import RelaySettings
-from workers.app import capacity
-from workers.backends.dsn import BackendConfig
-from workers.celery_pool.pool import AsyncioPool
-from workers.lifetime import WorkerLifetime
 from workers.scripted.backend import Scripted
-from workers.settings import WorkerSettings
-
-
-@asynccontextmanager
-async def lifetime(redis_url: str, *, passes: bool = False) -> AsyncGenerator[WorkerLifetime]:
-    """The parts of a worker on this loop, without Celery around them."""
-    settings = WorkerSettings(pass_image_urls=passes)
-    config = BackendConfig(name="scripted", type="scripted")
-    pool = AsyncioPool.__new__(AsyncioPool)
-    pool.draining, pool.hurrying = asyncio.Event(), asyncio.Event()
-    made = WorkerLifetime(
-        settings,
-        RelaySettings(redis_url=SecretStr(redis_url)),
-        config,
-        await asyncio.to_thread(capacity, config, settings),
-    )
-    async with made.of(pool):
-        yield made
 
 
 def project_module(frame: FrameType | None) -> str:

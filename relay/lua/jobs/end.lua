@@ -1,30 +1,31 @@
 #!lua flags=allow-oom
 -- KEYS record log live deadlines dead audience followed unsettled parents outbox
--- ARGV id channel status ttl_s terminal is_dead (1 or 0) grace_s
--- Takes a job from its holder and appends its terminal event (JSON, as in shared/event.lua); a
+-- ARGV id channel status ttl_s terminal is_dead (1 or 0) grace_s nonce
+-- Takes a job from its holder, or from the attempt with this nonce alone ('': from any), and appends
+-- its terminal event (JSON, as in shared/event.lua); a
 -- dead letter is added to dead. A job that was started, or for which something is reserved, is added
 -- to unsettled; what it used is in its log. If other jobs wait for it, its id is added to parents,
 -- which is a channel, too; if webhooks are to be told, it is added to outbox, another such channel.
 -- A request of more than 4 KiB of a job that was never started is dropped: else enqueues and cancels
 -- would fill Redis (docs/adr/0057).
--- Returns {priority, tenant}; false: it had ended before, or does not exist.
+-- Returns {priority, tenant}; false: it had ended before, does not exist, or is another attempt's.
 -- include shared/event.lua
 -- include shared/ended.lua
 -- include shared/retention.lua
 local record, log, live, deadlines, dead, audience, followed, unsettled, parents, outbox =
     unpack(KEYS)
-local id, channel, new_status, ttl_s, terminal, is_dead, grace_s = unpack(ARGV)
+local id, channel, new_status, ttl_s, terminal, is_dead, grace_s, nonce = unpack(ARGV)
 local status, attempt, priority, tenant, started, reserved, kind, backend, model, price, children,
-    webhook, callback_url, created_at, retention_s =
+    webhook, callback_url, created_at, retention_s, held_by =
     unpack(redis.call('HMGET', record, 'status', 'attempt', 'priority', 'tenant', 'started_at',
                       'reserved_tokens', 'kind', 'backend', 'model', 'price', 'children',
-                      'webhook', 'callback_url', 'created_at', 'retention_s'))
+                      'webhook', 'callback_url', 'created_at', 'retention_s', 'nonce'))
 if not status then
     redis.call('ZREM', live, id)
     redis.call('ZREM', deadlines, id)
     return false
 end
-if ended[status] then return false end
+if ended[status] or nonce ~= '' and held_by ~= nonce then return false end
 attempt = tonumber(attempt) + 1
 redis.call('HSET', record, 'attempt', attempt, 'status', new_status, 'ended_at', exact(now))
 redis.call('HDEL', record, 'nonce', 'children')

@@ -1,13 +1,15 @@
 #!lua flags=allow-oom
 -- KEYS as shared/queue.lua
--- ARGV as shared/queue.lua, then id old_attempt new_attempt delay_s ticket facts
--- Returns a held or lost job to its place in the queue, now or after delay_s. facts are used if
--- Redis has lost them, or if they are of another target of the job's alias. Returns 1; 0: another attempt holds it, or it waits already.
+-- ARGV as shared/queue.lua, then id old new_attempt delay_s ticket facts
+-- Returns a held or lost job to its place in the queue, now or after delay_s. old is the attempt that
+-- may hold it, '<attempt> <worker>' for that of one worker alone. facts are used if Redis has lost
+-- them, or if they are of another target of the job's alias. Returns 1; 0: another attempt holds it,
+-- or it waits already.
 -- include shared/queue.lua
-local id, old_attempt, new_attempt, delay_s, ticket, old_facts = unpack(ARGV, 3)
+local id, old, new_attempt, delay_s, ticket, old_facts = unpack(ARGV, 3)
 local holder = redis.call('HGET', holders, id)
 local attempt = holder and string.match(holder, '^(%d+) ')  -- nil of a damaged one
-if attempt and attempt ~= old_attempt then return 0 end
+if attempt and attempt ~= old and holder ~= old then return 0 end
 if not holder and (redis.call('ZSCORE', backlog, id) or redis.call('ZSCORE', delayed, id)) then
     return 0
 end

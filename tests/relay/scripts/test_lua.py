@@ -154,7 +154,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     ),
     "queues/release": queues.release(QUEUE, JOB, "", redis_keys.drained(QUEUE, 1)),
     "queues/give_back": queues.give_back(
-        QUEUE, JOB, old=1, new=2, delay_s=0, ticket="", facts="{}"
+        QUEUE, JOB, old="1", new=2, delay_s=0, ticket="", facts="{}"
     ),
     "queues/withdraw": queues.withdraw(QUEUE, JOB),
     "queues/wake": queues.wake(QUEUE, 1),

@@ -98,6 +98,14 @@ class Leases:
         held = self._parsed(queue, held_by) if held_by else None
         return held.worker if held else None
 
+    async def supersede(self, queue: str, job_id: str, attempt: int) -> bool:
+        """Remove from a queue what attempts before this one have left there of a job.
+
+        Returns whether the queue has it as this attempt, or a later one. Raises RelayUnavailable.
+        """
+        drained = redis_keys.drained(queue, math.floor(self._connection.now() / 60))
+        return await self._connection.call(queues.supersede(queue, job_id, attempt, drained))
+
     async def hand_over(
         self,
         queue: str,

@@ -11,8 +11,8 @@ a job that others complete:
 2. `jobs/move` increments the attempt, which fences the holder, and writes queue, backend, model and
    target into the record. From now on the record names the new queue: the reconciler, and whoever
    finds the expired lease in the old one (`Leases.hand_over`), puts the job there.
-3. The old queue releases it.
-4. The new queue gets it: at the end of its tenant's line, as a new job would.
+3. The old queue releases it (`queues/supersede`).
+4. The new queue gets it, unless it has it: at the end of its tenant's line, as a new job would.
 
 A job may end at any time. `jobs/move` refuses one that has; one that ends after it is released by
 whoever sees the end last: `Queue.cancel` reads the record again, and so does the last step here.
@@ -128,6 +128,10 @@ class Moves:
 
         Returns whether it did: not if another attempt has it, or if it has ended. Raises
         RelayUnavailable; the move is then completed, or the job returned, by the maintainer.
+
+        Who has had no reply may call again: that completes the move, and returns True as long as
+        the job has not been started there. It changes nothing that the first call has done: the
+        job keeps its place, and the lease of a worker that has claimed it.
         """
         asked, old = applied(job.request, number), job.record
         record = old.model_copy(
@@ -164,12 +168,13 @@ class Moves:
         return json.dumps({**json.loads(facts), **stays})
 
     async def _enter(self, record: JobRecord, arriving: Arrival, job: MovableJob, old: str) -> None:
-        for queue in {old, record.queue}:
-            # Of the new one: what an interrupted move has left there.
-            await self._leases.release(queue, record.id, None)
-        for later_move in jobs.moves_later(record, job.route):
-            await self._connection.call(later_move)
-        await self._connection.call(queues.enqueue(arriving, ticket(record.queue)))
+        if old != record.queue:
+            await self._leases.supersede(old, record.id, record.attempt)
+        # Of the new one: what an interrupted move has left there.
+        if not await self._leases.supersede(record.queue, record.id, record.attempt):
+            for later_move in jobs.moves_later(record, job.route):
+                await self._connection.call(later_move)
+            await self._connection.call(queues.enqueue(arriving, ticket(record.queue)))
         if old != record.queue:
             # Another maintainer may have taken it for lost between the steps.
             await self._connection.call(queues.withdraw(old, record.id))

@@ -200,6 +200,16 @@ def release(queue: str, job_id: str, holder: str, drained: str) -> ScriptCall[st
     return ScriptCall(load("queues/release"), [*_keys(queue), drained], args, _text)
 
 
+def supersede(queue: str, job_id: str, attempt: int, drained: str) -> ScriptCall[bool]:
+    """Remove a job as attempts before this one have left it in a queue, waiting or held.
+
+    Returns whether it is there as this attempt or a later one: then it stays. One that was held is
+    counted in `drained` (a key).
+    """
+    args: list[Argument] = [*_head(queue), job_id, attempt]
+    return ScriptCall(load("queues/supersede"), [*_keys(queue), drained], args, bool)
+
+
 def withdraw(queue: str, job_id: str) -> ScriptCall[bool]:
     """Remove a waiting job, which moves to another queue; False: a worker holds it, or it is gone.
 

@@ -231,7 +231,7 @@ class Verbs(RelayModel):
         self.lose(lambda each: each is attempt or (how == "dies" and each.claim.worker == worker))
         self.reached[how] += 1
 
-    @rule(number=which, dies_before=some.sampled_from([None, "queues/release", "jobs/move"]))
+    @rule(number=which, dies_before=some.sampled_from([None, "queues/supersede", "jobs/move"]))
     def move(self, number: int, dies_before: str | None) -> None:
         if not self.movable:
             self._put("b", "now", 0, route=ROUTE)
@@ -297,9 +297,12 @@ class Verbs(RelayModel):
             with suppress(LeaseLost):
                 self.write(attempt, Delta(content="late"), Done())
                 raise AssertionError("a fenced attempt has written")
-            # A move that is repeated completes what the first has begun.
-            job = None if attempt in self.moved else self._movable_job(attempt)
-            assert job is None or not self.do(Moves(self.relay.connection).move, job, 1, "test")
+            job = self._movable_job(attempt)
+            has_moved = job is not None and self.do(
+                Moves(self.relay.connection).move, job, 1, "test"
+            )
+            # One that is repeated completes what the first has begun, and takes nothing away.
+            assert not has_moved or attempt in self.moved
         assert not self.hand_over(attempt, counts=True, delay_s=0.0)
         self.do(self.relay.leases.release, claim.queue, attempt.id, attempt.holder)
         self.reached["refused"] += 1

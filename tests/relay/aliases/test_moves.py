@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.queues import nothing_waits
-from support.relay import Relay, chat, relay_on, words
+from support.relay import Relay, chat, relay_on, saved, words
 from support.shim import Stage
 
 from contract import redis_keys
@@ -15,7 +15,7 @@ from contract.errors import RelayUnavailable
 from contract.events import Delta, Done
 from contract.requests import AliasTarget, Route
 from relay.aliases.moves import MovableJob, Moves
-from relay.claims import StartedJob
+from relay.claims import Claim, StartedJob
 from relay.connection import ScriptCall
 from relay.leases import Holder
 from relay.scheduling.pauses import QueuePauses
@@ -193,6 +193,41 @@ async def test_a_cancelled_job_does_not_move(redis_url: str) -> None:
         await nothing_waits(relay)
 
 
+@pytest.mark.parametrize("targets", [TWO, SAME_QUEUE])
+@pytest.mark.parametrize("until", ["it waits", "it is claimed", "it is started"])
+async def test_a_move_that_is_repeated_has_no_second_effect(
+    redis_url: str, targets: tuple[AliasTarget, ...], until: str
+) -> None:
+    async with relay_on(redis_url) as relay:
+        await enqueued(relay, *targets, target("m3", "three"))
+        for _ in range(2):
+            await relay.queue.enqueue(chat(), queue=f"{targets[1].backend}.chat")
+        moves, job = Moves(relay.connection), await movable(relay, await started(relay))
+        assert await moves.move(job, 1, "it is down")
+        await relay.queue.enqueue(chat(), queue=f"{targets[1].backend}.chat")
+        claim = await claimed(relay, job, f"{targets[1].backend}.chat", until)
+        before = sorted(await saved(relay))
+        again = await moves.move(job, 1, "it is down")
+
+        assert again == (until != "it is started")
+        assert sorted(await saved(relay)) == before
+        if until == "it is claimed":
+            assert claim is not None
+            assert await relay.claims.start(claim) is not None
+
+
+async def claimed(relay: Relay, job: MovableJob, queue: str, until: str) -> Claim | None:
+    """Claim all that waits, until this job is claimed, and start it if that is wanted."""
+    while until != "it waits":
+        claim = await relay.claims.claim(queue, "w2")
+        assert claim is not None
+        if claim.job_id == job.record.id:
+            if until == "it is started":
+                assert await relay.claims.start(claim) is not None
+            return claim
+    return None
+
+
 async def test_a_job_that_is_cancelled_while_it_moves_is_in_no_queue(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         job_id = await enqueued(relay, *TWO)
@@ -210,7 +245,7 @@ async def test_the_lease_of_a_job_that_has_moved_leads_to_its_new_queue(redis_ur
     async with relay_on(redis_url, lease_s=0.05) as relay:
         await enqueued(relay, *TWO)
         job = await movable(relay, await started(relay))
-        async with stopping(relay, "queues/release"):
+        async with stopping(relay, "queues/supersede"):
             with pytest.raises(RelayUnavailable):
                 await Moves(relay.connection).move(job, 1, "it is down")
         await asyncio.sleep(0.06)
@@ -240,7 +275,7 @@ async def stopping(relay: Relay, script: str, *, after: bool = False) -> Any:
         relay.connection.call = call  # type: ignore[method-assign]
 
 
-STEPS = ("jobs/move", "queues/release", "queues/enqueue", "queues/withdraw")
+STEPS = ("jobs/move", "queues/supersede", "queues/enqueue", "queues/withdraw")
 
 
 @pytest.mark.parametrize("after", [False, True])

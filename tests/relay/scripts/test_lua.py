@@ -156,6 +156,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "queues/give_back": queues.give_back(
         QUEUE, JOB, old="1", new=2, delay_s=0, ticket="", facts="{}"
     ),
+    "queues/supersede": queues.supersede(QUEUE, JOB, 1, redis_keys.drained(QUEUE, 1)),
     "queues/withdraw": queues.withdraw(QUEUE, JOB),
     "queues/wake": queues.wake(QUEUE, 1),
     "queues/forget": queues.forget(QUEUE, "w"),

@@ -74,6 +74,8 @@ SOON_S: Final = 2.0
 """Shorter than a probe usually waits, which learns nothing from a timeout of its own."""
 _LOOK_AGAIN_S: Final = 0.1
 """Between two looks at the types of the same keys, one of which is damaged."""
+_TYPE_AGAIN_S: Final = 60.0
+"""The same for a key that MGET has not found: most of these are of workers that have ended."""
 _LOOKED_AT: Final = 1_000
 _RETRIES = 6
 _BACKOFF = ExponentialWithJitterBackoff(cap=1.0, base=0.05)
@@ -282,6 +284,23 @@ class Connection:
         kinds = [kind.decode() for kind in types]
         found = [f"{key} ({kind})" for key, kind in zip(keys, kinds, strict=True) if kind != "none"]
         self._damage.warn("one of these is damaged: %s: %s", ", ".join(found), error)
+
+    async def name_other_types(self, keys: Sequence[str]) -> None:
+        """Log those of these keys that MGET takes for none, although they exist as another type.
+
+        Redis is asked about each key once a minute. Raises RelayUnavailable.
+        """
+        now = time.monotonic()
+        due = [key for key in keys if now - self._looked_at.get(key, -math.inf) >= _TYPE_AGAIN_S]
+        if not due:
+            return
+        if len(self._looked_at) >= _LOOKED_AT:
+            self._looked_at.clear()
+        self._looked_at.update(dict.fromkeys(due, now))
+        types = await self.pipeline([("TYPE", key) for key in due])
+        for key, kind in zip(due, (kind.decode() for kind in types), strict=True):
+            if kind not in ("none", "string"):
+                self.pass_over(key, TypeError(f"it is of another type: {kind}"))
 
     async def replies(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """The same for commands on one key each; None where that holds what is not the fleet's.

@@ -163,6 +163,9 @@ class RosterStore:
         if not keys:
             return []
         reports = await self._connection.command("MGET", *keys)
+        await self._connection.name_other_types(
+            [key for key, text in zip(keys, reports, strict=True) if text is None]
+        )
         found: list[WorkerReport] = []
         for key, text in zip(keys, reports, strict=True):
             with self._connection.passing_over(key):

@@ -21,13 +21,13 @@ from contract.wire import WireModel, decode, encode
 from relay.connection import Connection
 from relay.scheduling.run_windows import RunWindow, opening_after, parsed_all, state_at
 from relay.scripts import queues
-from telemetry.repeated_warnings import RepeatedWarnings
 
 _log = logging.getLogger(__name__)
-_repeated = RepeatedWarnings(_log)
 
 _TRIES: Final = 10
 """Changes of one schedule at the same time, at most."""
+_OTHER_TYPE: Final = "WRONGTYPE"
+"""Begins what `queues.wake` returns for a schedule that is no string."""
 
 
 class _Pause(WireModel):
@@ -123,14 +123,11 @@ class QueuePauses:
         """
         if not seen and not why:
             return False
-        if seen and schedule_in(seen) == Schedule():
-            error = ValueError("it cannot be read here, and says nothing")
-            self._connection.pass_over(redis_keys.schedule(queue), error)
-        now = await self._now()
-        schedule = _without_old_pause(schedule_in(seen), now)
+        stored, now = self._read(queue, seen), await self._now()
+        schedule = _without_old_pause(stored, now)
         wanted = pause_at(schedule, now)
         # What a newer version wrote may read like nothing: it is kept as it is.
-        text = schedule.text if schedule_in(seen) != schedule else seen
+        text = schedule.text if stored != schedule else seen
         if text == seen and _text(wanted) == why:
             return False
         if not await self._apply(queue, seen, text, wanted):
@@ -143,15 +140,29 @@ class QueuePauses:
         self, queue: str, change: Callable[[Schedule, float], Schedule]
     ) -> QueuePause | None:
         for _ in range(_TRIES):
-            text = await self._connection.command("GET", redis_keys.schedule(queue))
-            seen, now = (text or b"").decode(errors="replace"), await self._now()
-            new = change(_without_old_pause(schedule_in(seen), now), now)
+            text = await self._connection.command("GET", redis_keys.schedule(queue)) or b""
+            stored, now = self._read(queue, text.decode(errors="replace")), await self._now()
+            new = change(_without_old_pause(stored, now), now)
             wanted = pause_at(new, now)
-            if await self._apply(queue, seen, new.text, wanted):
+            if await self._apply(queue, text, new.text, wanted):
                 return wanted
         raise RelayUnavailable(f"queue {queue} was changed by others at the same time: try again")
 
-    async def _apply(self, queue: str, seen: str, new: str, wanted: QueuePause | None) -> bool:
+    def _read(self, queue: str, text: str) -> Schedule:
+        """A schedule as it is stored; the log says which one cannot be read, and says nothing."""
+        schedule = schedule_in(text)
+        with self._connection.passing_over(redis_keys.schedule(queue)):
+            if text and schedule == Schedule():
+                is_other_type = text.startswith(_OTHER_TYPE)
+                raise ValueError(
+                    text if is_other_type else "it cannot be read here, and says nothing"
+                )
+            parsed_all(schedule.windows)
+        return schedule
+
+    async def _apply(
+        self, queue: str, seen: str | bytes, new: str, wanted: QueuePause | None
+    ) -> bool:
         until = None if wanted is None else wanted.until
         return await self._connection.call(queues.schedule(queue, seen, new, _text(wanted), until))
 
@@ -197,9 +208,8 @@ def schedule_in(text: str) -> Schedule:
 def _windows(schedule: Schedule) -> tuple[RunWindow, ...]:
     try:
         return parsed_all(schedule.windows)
-    except ValueError as error:
-        # A newer version wrote it, or this machine has no such time zone.
-        _repeated.warn("run windows are ignored: %s", error)
+    except ValueError:
+        # A newer version wrote it, or this machine has no such time zone: `_read` has named it.
         return ()
 
 

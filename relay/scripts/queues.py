@@ -99,7 +99,7 @@ class Woken(NamedTuple):
     why: str
     """What is in `redis_keys.paused`; empty: the queue is not paused."""
     schedule: str
-    """What is in `redis_keys.schedule`; empty: it has none."""
+    """What is in `redis_keys.schedule`; empty: it has none. `WRONGTYPE ...`: no string."""
 
 
 class Picked(NamedTuple):
@@ -248,7 +248,9 @@ def wake(queue: str, idle_s: int, tickets: Sequence[str] = ()) -> ScriptCall[Wok
     return ScriptCall(load("queues/wake"), keys, args, _woken)
 
 
-def schedule(queue: str, seen: str, new: str, why: str, until: float | None) -> ScriptCall[bool]:
+def schedule(
+    queue: str, seen: str | bytes, new: str, why: str, until: float | None
+) -> ScriptCall[bool]:
     """Replace a queue's schedule, if it is still `seen`; pause or resume the queue with it.
 
     `why` is what is put into `redis_keys.paused`, until a time (unix seconds; None: no end);

@@ -53,13 +53,11 @@ OF_A_TENANT: Final = (
     "/api/v1/jobs", "/api/v1/jobs/scheduled", "/api/v1/dead", "/api/v1/usage",
     "/api/v1/usage/limits", "/api/v1/webhooks", "/v1/files", "/v1/batches",
 )  # fmt: skip
-MGET_SEES_NONE: Final = "read by MGET only, which takes a key of another type for none"
 QUIET: Final = {
     "fleet:q:<queue>:line:<model>": "its name is made within a script, whose error names no key",
     "fleet:q:<queue>:clocks": "the next job of a queue where none waits begins it anew",
     "fleet:q:<queue>:drained:<minute>": "it is begun anew by the next job that ends",
-    "fleet:q:<queue>:schedule": MGET_SEES_NONE,
-    "fleet:worker:<worker>:report": MGET_SEES_NONE + "; its worker writes it anew",
+    "fleet:worker:<worker>:report": "its worker writes it anew with its next change",
     "fleet:backend:<backend>:known": "read while its backend has no live worker only",
     "fleet:residence:<backend>:<model>": "only workers with models in their own memory use it",
 }

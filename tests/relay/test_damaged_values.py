@@ -6,14 +6,16 @@ Subjects: relay/connection.py, relay/leases.py, relay/scaling/demand.py, relay/m
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
 from support.redis_server import RedisServer
-from support.relay import QUEUE, chat, relay_on
+from support.relay import QUEUE, Relay, chat, relay_on
 
 from contract import redis_keys
 from contract.errors import RelayUnavailable
+from contract.roster import WorkerReport
 from contract.tenants import NewKey, Tenant
 from relay import connection, reconciler
 from relay.api_keys import ApiKeys, ApiKeyTable
@@ -22,6 +24,8 @@ from relay.deletion.tenant_deletions import TenantDeletions
 from relay.metrics.census import Census
 from relay.metrics.fleet_metrics import FleetMetrics
 from relay.metrics.totals import FleetTotals, Increase
+from relay.roster import RosterStore
+from relay.scheduling.pauses import QueuePauses
 from relay.usage.ledger import Ledger, UsageQuery
 from relay.usage.limits import TenantLimits
 from telemetry import repeated_warnings
@@ -248,3 +252,66 @@ async def test_a_deletion_whose_entry_was_never_written_goes_on_when_it_is_asked
         await deletions.begin("red", by="boss", usage="keep")
 
         assert await deletions.under_way() == ["red"]
+
+
+@pytest.mark.parametrize(
+    "text", [GARBAGE, b'{"windows": 5}', b'{"windows": ["every other day"]}', None], ids=repr
+)
+@pytest.mark.parametrize("admin_pauses", [False, True])
+async def test_a_schedule_that_is_none_is_named(
+    redis_url: str, caplog: pytest.LogCaptureFixture, text: bytes | None, *, admin_pauses: bool
+) -> None:
+    # Run windows went without a word: MGET takes a key of another type for none, too.
+    caplog.set_level(logging.WARNING, "relay.connection")
+    async with relay_on(redis_url) as relay:
+        await relay.enqueue()
+        key, say = redis_keys.schedule(QUEUE), relay.connection.command
+        await (say("HSET", key, "x", "y") if text is None else say("SET", key, text))
+        await say("DEL", QUEUE)
+        if admin_pauses:
+            with suppress(DamagedKey):
+                await QueuePauses(relay.connection).pause(QUEUE)
+        else:
+            for _ in range(3):
+                await relay.leases.reap()
+        tickets = await say("LLEN", QUEUE)
+
+    assert caplog.text.count(f"{key} ") == 1
+    assert tickets == int(not admin_pauses)
+
+
+async def test_a_report_of_another_type_is_named_at_the_cost_of_no_other(
+    own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "relay.connection")
+    async with relay_on(own_redis.url) as relay:
+        for name in ("good", "damaged", "dead"):
+            await RosterStore(relay.connection).report(_report(name))
+        await relay.connection.command("DEL", redis_keys.worker_report("dead"))
+        healthy = await commands(relay, 10)
+        damaged = redis_keys.worker_report("damaged")
+        await relay.connection.pipeline([("DEL", damaged), ("HSET", damaged, "x", "y")])
+        cost = await commands(relay, 10)
+        found = await relay.roster.workers()
+
+    assert [each.name for each in found] == ["good"]
+    assert caplog.text.count(damaged) == 1
+    assert "dead" not in caplog.text.replace("'dead'", "")
+    assert (healthy, cost) == (20 + 1, 20 + 1)
+
+
+def _report(name: str) -> WorkerReport:
+    return WorkerReport(v=1, name=name, started_at=0, backends=(), queues=())
+
+
+async def commands(relay: Relay, count: int) -> int:
+    """Commands that so many looks at the roster cost."""
+    before = await calls(relay)
+    for _ in range(count):
+        await relay.roster.workers()
+    return await calls(relay) - before - 1
+
+
+async def calls(relay: Relay) -> int:
+    told = await relay.connection.command("INFO", "commandstats")
+    return sum(int(each["calls"]) for each in told.values())

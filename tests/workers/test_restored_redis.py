@@ -1,6 +1,6 @@
 """A worker from before a restore of Redis takes no job from another that has the same attempt.
 
-Subject: workers/worker.py.
+Subjects: workers/worker.py.
 """
 
 import asyncio

@@ -21,6 +21,7 @@ from relay.connection import Connection
 from relay.leases import Leases
 from relay.queue import Queue
 from relay.reconciler import Maintainer, Reconciler
+from relay.room.room_state import read_state
 from relay.scheduling.pauses import QueuePauses
 from telemetry.repeated_warnings import RepeatedWarnings
 
@@ -33,6 +34,7 @@ class StandIn:
 
     def __init__(self, connection: Connection, roster: RosterCache, process: str) -> None:
         """Compete for the lease under the name of this `process`; nothing is held yet."""
+        self._connection = connection
         self._roster = roster
         self._leases = Leases(connection)
         self._reconciler = Reconciler(connection)
@@ -41,7 +43,7 @@ class StandIn:
         self._passing_over = connection.passing_over
 
     async def run(self) -> Never:
-        """Check every FLEET_REAP_S, until cancelled; while a worker maintains, in one command."""
+        """Check every FLEET_REAP_S, until cancelled; while a worker maintains, in two commands."""
         try:
             while True:
                 await asyncio.sleep(self._every_s)
@@ -53,7 +55,13 @@ class StandIn:
             await self._resign()
 
     async def check(self) -> None:
-        """Run one pass if nobody else maintains and no worker is live; raises RelayUnavailable."""
+        """Run one pass if nobody else maintains and no worker is live; raises RelayUnavailable.
+
+        Notes first which tenants the maintainer refuses.
+        """
+        with self._passing_over("whom the maintainer refuses"):
+            state = await read_state(self._connection)
+            self._connection.crowding = frozenset(state.refused if state else ())
         if not self._maintainer.is_held and await self._maintainer.is_taken():
             return
         if await self._roster.workers():

@@ -57,6 +57,9 @@ MAINTAINER: Final = "fleet:maintainer"
 MAINTAINER_CHANNEL: Final = "fleet:maintainer:looks"
 """Pub/sub channel of its name at each renewal; an empty message: it has stopped."""
 
+ROOM: Final = "fleet:room"
+"""String with how Redis's memory is shared while it is nearly full (JSON, relay/room)."""
+
 ROSTER: Final = "fleet:roster"
 """Sorted set of workers: name by the unix time at which its report expires."""
 

@@ -215,7 +215,8 @@ class FleetLimit(WireModel):
     """A limit of the fleet, and how full it is."""
 
     what: str
-    """As in `memory of Redis`, `jobs in queue box.chat`, `files of tenant research`."""
+    """As in `memory of Redis`, `jobs of tenant research` (while that memory is nearly full),
+    `jobs in queue box.chat`, `files of tenant research`."""
     held: int
     limit: int
     unit: Literal["bytes", "jobs", "tokens"]

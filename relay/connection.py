@@ -189,6 +189,8 @@ class Connection:
         """Use `open` instead, which also closes."""
         self.settings = settings
         self.observer = observer
+        self.crowding: frozenset[str] = frozenset()
+        """Tenants that get no new job in, as the maintainer last said (relay/room)."""
         self._clock_offset_s = 0.0
         self._damage = RepeatedWarnings(_log)
         self._looked_at: dict[str, float] = {}

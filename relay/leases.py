@@ -20,7 +20,7 @@ from contract.errors import BackendError, FleetError, WorkerLost
 from contract.events import Failed, Queued
 from contract.jobs import JobRecord
 from contract.model_names import context_length_of
-from relay.connection import Connection, DamagedKey
+from relay.connection import Connection, DamagedKey, pairs
 from relay.order import facts_of, restored
 from relay.records import Records
 from relay.scheduling.later import NEVER
@@ -245,13 +245,12 @@ class Leases:
         return woken
 
     async def _not_idle(self) -> list[str]:
-        """Queues that hold a job, or may be forgotten; of an idle fleet in three commands."""
-        names = await self._queues()
+        """Queues that hold a job, or may be forgotten; of an idle fleet in two commands."""
+        flat = await self._connection.command("ZRANGE", redis_keys.QUEUES, 0, -1, "WITHSCORES")
+        used_at = {name.decode(errors="replace"): float(at) for name, at in pairs(flat).items()}
         long_ago = self._connection.now() - self._connection.settings.log_ttl_s
-        unused: Any = await self._connection.command(
-            "ZRANGEBYSCORE", redis_keys.QUEUES, "-inf", f"({long_ago:.3f}"
-        )
-        found = {member.decode(errors="replace") for member in unused}
+        found = {name for name, at in used_at.items() if at < long_ago}
+        names = sorted(used_at)
         for at in range(0, len(names), _ASKED_AT_ONCE):
             some = names[at : at + _ASKED_AT_ONCE]
             if await self._connection.command("EXISTS", *(k for q in some for k in _held_in(q))):

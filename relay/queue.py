@@ -30,6 +30,7 @@ from relay.order import Arrival
 from relay.parents import Parents
 from relay.position import Positions, behind, paused, placed, queue_full, turn_obstacle
 from relay.records import Records
+from relay.room.room_state import no_room
 from relay.scheduling import later
 from relay.scheduling.pauses import pause_in
 from relay.scripts import jobs, queues
@@ -56,10 +57,18 @@ class Queue:
     """The queues of a fleet: enqueues and cancels jobs."""
 
     def __init__(
-        self, connection: Connection, has_webhooks: Callable[[str], bool] = lambda _: False
+        self,
+        connection: Connection,
+        has_webhooks: Callable[[str], bool] = lambda _: False,
+        *,
+        is_for_rows: bool = False,
     ) -> None:
-        """Work through this connection; `has_webhooks`: whether a tenant has some."""
+        """Work through this connection; `has_webhooks`: whether a tenant has some.
+
+        `is_for_rows`: a batch reads the answers, which are not removed before their time.
+        """
         self._connection, self._has_webhooks = connection, has_webhooks
+        self._is_for_rows = is_for_rows
         self._records = Records(connection)
         self._leases = Leases(connection)
         self._limits = TenantLimits(connection)
@@ -84,17 +93,16 @@ class Queue:
     ) -> tuple[JobRecord, QueuePlace]:
         """Put a job into a queue; the same `job_id` again changes nothing.
 
-        `new_job_id`: one that no job has yet. `expects_follower`: an HTTP client enqueues, so that
-        a job which lives for its followers ends if none comes (docs/adr/0012); not for retries and
-        producers. `first_follower` (`Followers.process`) is registered, unless the job exists.
-        `obstacle` is what all jobs of the queue wait for. A pull of a model that is being pulled is
-        that job. Raises QueueFull, RateLimited, BudgetSpent, OverLimit, ConversationBusy,
-        RelayUnavailable, and InvalidRequest or JobNotFound for what it is to wait for; without a
-        `job_id` nothing is left then.
+        `new_job_id` has no job yet. `expects_follower`: an HTTP client enqueues, and a job that
+        lives for its followers ends if none comes (docs/adr/0012). `first_follower`
+        (`Followers.process`) is registered, unless the job exists. `obstacle` is what all jobs of
+        the queue wait for. A pull of a model that is being pulled is that job. Raises QueueFull,
+        RateLimited, BudgetSpent, OverLimit, ConversationBusy, RelayUnavailable, and InvalidRequest
+        or JobNotFound for what it is to wait for; without a `job_id` nothing is left then.
         """
         if job_id is not None and (there := await self._records.find(job_id)) is not None:
             return there, await self.positions.place(there)
-        await self._check(request, tenant)
+        await self._check(request, tenant, queue)
         settings, now = self._connection.settings, self._connection.now()
         record = new_record(
             request, queue, tenant, job_id or new_job_id or uuid4().hex, retry_of=retry_of,
@@ -103,8 +111,9 @@ class Queue:
         record, reservation = self._limits.priced(record, request, tenant)
         follower = first_of(record, first_follower, settings.lease_s if expects_follower else None)
         new, arriving = new_job(
-            record, request, tenant, settings, follower, obstacle=obstacle, now=now
-        )
+            record, request, tenant, settings, follower, obstacle=obstacle, now=now,
+            is_needed=self._is_for_rows,
+        )  # fmt: skip
         async with self._limits.reserving(reservation):
             job = await self._enqueue(new, request, arriving, lives=job_id is not None)
         assert not isinstance(job, HeldKey)  # noqa: S101 - for the type checker: only of a key
@@ -125,7 +134,7 @@ class Queue:
         Returns the job of the key if it has one. An HTTP client enqueues; a pull is not enqueued
         this way. Raises as `enqueue`, and leaves nothing but the key then.
         """
-        await self._check(request, tenant)
+        await self._check(request, tenant, queue)
         settings, now = self._connection.settings, self._connection.now()
         record = new_record(
             request, queue, tenant, once.job_id, settings=settings,
@@ -176,8 +185,14 @@ class Queue:
                     await self._leases.end(record.queue, record.id, error)
             raise
 
-    async def _check(self, request: AnyRequest, tenant: Tenant) -> None:
-        """Check its images and parents; raises InvalidRequest, JobNotFound, RelayUnavailable."""
+    async def _check(self, request: AnyRequest, tenant: Tenant, queue: str) -> None:
+        """Check its images and parents, and whether its tenant may have more.
+
+        Raises InvalidRequest, JobNotFound, QueueFull, RelayUnavailable.
+        """
+        if tenant.name in self._connection.crowding:
+            self._connection.observer.on_refused(queue, "tenant")
+            raise no_room(tenant.name)
         check_images(request, self._connection.settings)
         if later.is_later(request):
             later.check_time(request.not_before, self._connection.now())

@@ -1,6 +1,7 @@
 """Repairs what no single job or worker would: deadlines, lost queue entries, expired list entries.
 
-It also moves jobs that have waited too long to the next target of their alias (relay/aliases).
+It also moves jobs that have waited too long to the next target of their alias (relay/aliases), and
+makes room in a Redis that is nearly full (relay/room).
 
 A job's record outlives what Redis may lose of its queue (a failover, a truncated AOF): a job whose
 record says that it is queued or running, and which is in no queue, is put back.
@@ -26,6 +27,7 @@ from relay.idempotency import Idempotency
 from relay.leases import Leases
 from relay.parents import Parents
 from relay.records import Records
+from relay.room.room_maker import RoomMaker
 from relay.scripts.loader import load
 from relay.subscriber import Subscription
 from relay.usage.limits import TenantLimits
@@ -58,6 +60,7 @@ class Reconciler:
         self._settlement = Settlement(connection)
         self._limits = TenantLimits(connection)
         self._moves = Moves(connection)
+        self._room = RoomMaker(connection)
         self.moved = 0
         """Jobs that the last pass moved to another target of their alias."""
         self._cursor = "0"
@@ -67,6 +70,11 @@ class Reconciler:
     async def reconcile(self) -> int:
         """Run one pass. Returns how many jobs were given back; raises RelayUnavailable."""
         passing_over, restored = self._connection.passing_over, 0
+        # These first: a full Redis refuses others what they write, and what is in no ledger stays.
+        with passing_over("an ended job"):
+            await self._room.make(self._connection.settings.reap_s / 3)
+        with passing_over("the usage of a tenant"):
+            await self._settlement.settle(self._connection.settings.reap_s / 2)
         with passing_over("a deadline"):
             await self._end_what_is_too_late()
         with passing_over("what has expired"):
@@ -77,8 +85,6 @@ class Reconciler:
             await self._idempotency.renew()
         with passing_over("a job that waits for others"):
             await self._parents.keep()
-        with passing_over("the usage of a tenant"):
-            await self._settlement.settle(self._connection.settings.reap_s / 2)
         with passing_over("a reservation"):
             await self._limits.release_abandoned()
         with passing_over("a job with an alias"):

@@ -33,6 +33,11 @@ class RelaySettings(FleetSettings):
     compact_after_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 300
     """Seconds after a job's end at which its log and record are compacted, in which they take a
     quarter of the memory or less; readers notice nothing. 0: never."""
+    memory_high_water: Annotated[float, Field(ge=0.2, le=1)] = 0.8
+    """The part of Redis's `maxmemory` from which on ended jobs are removed before their time: the
+    oldest of the tenants that keep most. 1: never."""
+    memory_keeps_s: Annotated[float, Field(ge=1, le=YEARS_S)] = 300
+    """Seconds after its end for which a job is kept also then."""
     log_cap_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 64 * 2**20
     """Bytes that one job may append to its log; more is a `failed` with `log_full`."""
     max_images: Annotated[int, Field(ge=0, le=10_000)] = 100

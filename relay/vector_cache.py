@@ -1,8 +1,8 @@
 """A cache of vectors by a digest of model, options and text.
 
 Invariant: it never fails a job. If Redis is down or slow, the cache is not used for a few seconds:
-every read is a miss and nothing is written. It writes only while a fifth of Redis's memory is free,
-because a full Redis would refuse jobs.
+every read is a miss and nothing is written. It writes only while three tenths of Redis's memory are
+free, because a full Redis would refuse jobs, and one that is nearly full removes ended ones.
 """
 
 import asyncio
@@ -22,7 +22,9 @@ _AT_ONCE: Final = 128
 """Vectors per command: a few hundred kilobytes."""
 _TIMEOUT_S: Final = 0.5
 _PAUSE_S: Final = 5.0
-_FULL: Final = 0.8
+_FULL: Final = 0.7
+_BELOW_HIGH_WATER: Final = 0.1
+"""By which the cache stops before ended jobs are removed (FLEET_MEMORY_HIGH_WATER)."""
 _NUMBER_BYTES: Final = 4
 
 
@@ -76,13 +78,14 @@ class VectorCache:
         return ("SET", redis_keys.vector(self._backend, digest), row, "PX", self._ttl_ms)
 
     async def _has_free_memory(self) -> bool:
-        """Whether a fifth of Redis's memory is free, as of a few seconds ago."""
+        """Whether enough of Redis's memory is free, as of a few seconds ago."""
         now = asyncio.get_running_loop().time()
         if now - self._checked_at >= _PAUSE_S:
             self._checked_at = now
-            info = await self._connection.command("INFO", "memory")
-            most = int(info["maxmemory"])
-            self._is_free = not most or int(info["used_memory"]) < _FULL * most
+            used, most = await self._connection.memory()
+            high_water = self._connection.settings.memory_high_water
+            share = min(_FULL, high_water - _BELOW_HIGH_WATER)
+            self._is_free = not most or used < share * most
         return self._is_free
 
     @property

@@ -87,6 +87,11 @@ COUNTED: Final = (
     ),
     _counted("tenant_jobs_total", "Jobs of a tenant that have ended.", "tenant", "outcome"),
     _counted(
+        "jobs_removed_early_total",
+        "Ended jobs of a tenant that were removed early, because Redis was nearly full.",
+        "tenant",
+    ),
+    _counted(
         "tokens_total",
         "Tokens as backends counted them: in (prompts) and out (answers).",
         "queue", "model", "direction",

@@ -55,6 +55,10 @@ class ProcessMetrics(RelayObserver):
             self.series.count("tenant_cost_total", self.tenants.label(tenant), by=cost)
 
     @override
+    def on_removed_early(self, tenant: str, jobs: int) -> None:
+        self.series.count("jobs_removed_early_total", self.tenants.label(tenant), by=jobs)
+
+    @override
     def on_ended(self, queue: str, priority: str, tenant: str, outcome: str) -> None:
         self.series.count("jobs_total", kind_of(queue), queue, outcome, priority)
         self.series.count("tenant_jobs_total", self.tenants.label(tenant), outcome)

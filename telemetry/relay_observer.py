@@ -26,6 +26,9 @@ class RelayObserver:
     def on_settled(self, tenant: str, cost: float) -> None:
         """Receive the cost of a tenant's jobs that are in the ledger now, in its currency."""
 
+    def on_removed_early(self, tenant: str, jobs: int) -> None:
+        """Receive how many ended jobs of a tenant were removed before their time."""
+
     def on_ended(self, queue: str, priority: str, tenant: str, outcome: str) -> None:
         """Receive that this process has ended a job: `cancelled`, `failed` or `dead`.
 

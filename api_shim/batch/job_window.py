@@ -79,7 +79,7 @@ class JobWindow:
             dependencies.submission, batch.tenant, Preferences(), hints=hints_for(batch.endpoint)
         )
         # Webhooks are told of the end of the batch, not of its rows.
-        self._queue = Queue(dependencies.connection)
+        self._queue = Queue(dependencies.connection, is_for_rows=True)
         self._read = ENDPOINTS[batch.endpoint]
         self._at_once = 1 if batch.endpoint in _HEAVY else _AT_ONCE
         self._seen: set[str] = set()

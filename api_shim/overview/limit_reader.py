@@ -7,6 +7,7 @@ from contract.roster import FleetLimit, QueueView
 from relay.connection import Connection
 from relay.files import FileBounds, Files, StoredBytes
 from relay.position import Positions
+from relay.room.room_state import RoomState, read_state
 from relay.roster import Roster
 
 _MOST: Final = 10
@@ -28,12 +29,23 @@ class LimitReader:
         used, most = await self._connection.memory()
         views = await self._positions.views(roster.workers)
         stored = await self._files.stored_bytes()
+        room = await read_state(self._connection)
         memory = FleetLimit(
             what="memory of Redis", held=used, limit=most, unit="bytes",
             setting="FLEET_REDIS_MEMORY_BYTES, or maxmemory of a server of your own",
         )  # fmt: skip
         queues = _fullest([limit for view in views for limit in self._of_queue(view)])
-        return (*([memory] if most else []), *self._of_files(stored), *queues)
+        shares = [] if room is None else self._of_jobs(room)
+        return (*([memory] if most else []), *shares, *self._of_files(stored), *queues)
+
+    def _of_jobs(self, room: RoomState) -> list[FleetLimit]:
+        return [
+            FleetLimit(
+                what=f"jobs of tenant {tenant}" + " (refused)" * (tenant in room.refused),
+                held=held, limit=room.mark_bytes, unit="bytes", setting="FLEET_MEMORY_HIGH_WATER",
+            )
+            for tenant, held in room.tenants.items()
+        ]  # fmt: skip
 
     def _of_queue(self, view: QueueView) -> Iterator[FleetLimit]:
         settings = self._connection.settings

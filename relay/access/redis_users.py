@@ -65,7 +65,9 @@ _CONTROL: Final = ("_kombu.*", "*.celery.pidbox*")
 """Keys of Celery's remote control."""
 _BUSY: Final = ("fleet:j:", "fleet:q:")
 _LUA: Final = Path(__file__).parents[1] / "lua"
-_CALL: Final = re.compile(r"redis\.p?call\(\s*'([A-Z]+)'")
+_CALL: Final = re.compile(r"redis\.p?call\(\s*'([A-Z]+)'(?:, '([A-Z]+)')?")
+_CONTAINERS: Final = frozenset({"MEMORY", "OBJECT"})
+"""Commands whose first word says what they do: of these only what is used is allowed."""
 _LINE: Final = re.compile(r"^user (\S+) on #([0-9a-f]{64}) ")
 
 
@@ -123,7 +125,11 @@ def redis_users() -> tuple[RedisUser, ...]:
 def _script_commands() -> set[str]:
     """Commands of the Lua scripts, which run with the rights of who calls them."""
     texts = (file.read_text(encoding="utf-8") for file in _LUA.rglob("*.lua"))
-    return {name.lower() for text in texts for name in _CALL.findall(text)}
+    return {
+        f"{name}|{part}".lower() if name in _CONTAINERS else name.lower()
+        for text in texts
+        for name, part in _CALL.findall(text)
+    }
 
 
 def _families(withheld: Collection[object]) -> list[str]:

@@ -101,9 +101,13 @@ def new_job(
     follower: FirstFollower = NO_FOLLOWER,
     *,
     obstacle: str = "",
+    is_needed: bool = False,
     now: float,
 ) -> tuple[NewJob, Arrival]:
-    """What the scripts write of a job, and its place in the order; `now` is in unix seconds."""
+    """What the scripts write of a job, and its place in the order; `now` is in unix seconds.
+
+    `is_needed`: it is not removed before its time, however full Redis is.
+    """
     asked = later.stored(request)
     if asked.busy_wait_s is not None or asked.retention is not None:
         # The record has them, so that workers of the version before can read the request.
@@ -115,6 +119,8 @@ def new_job(
     arriving = _arrival(record, request, tenant, settings, size_bytes)
     # With the facts, so that a worker that cannot read the request can still give the job back.
     fields["facts"] = arriving.facts
+    if is_needed:
+        fields["needed"] = "1"
     queued = Queued(queue=record.queue, reason=later.reason(record, now) or obstacle)
     return NewJob(record, fields, queued, later.deadline_s(request, now), follower), arriving
 

@@ -178,9 +178,9 @@ class Settlement:
     async def _write(self, part: Part) -> bool:
         """Settle a part; False if another process has moved the tenant's mark meanwhile."""
         settings = self._connection.settings
-        index, ttl_s = redis_keys.usage_tenants(f"{part.at:%F}"), int(settings.usage_ttl_s)
+        ttl_s = int(settings.usage_ttl_s)
         # The index first: a tenant that is in it without usage does no harm.
-        await self._connection.pipeline([("SADD", index, part.tenant), ("EXPIRE", index, ttl_s)])
+        await self._connection.call(index_tenant(part.tenant, f"{part.at:%F}", ttl_s))
         call = settle(part, ttl_s=ttl_s, most_rows=settings.usage_rows)
         try:
             is_settled = await self._connection.call(call)
@@ -196,6 +196,11 @@ class Settlement:
             members = [f"{part.tenant} {job_id}" for job_id, _ in part.reserving]
             await self._connection.command("ZREM", redis_keys.RESERVING, *members)
         return True
+
+
+def index_tenant(tenant: str, day: str, ttl_s: int) -> ScriptCall[bool]:
+    """Note that a tenant used something on a day (`2026-11-29`)."""
+    return ScriptCall(load("usage/index"), [redis_keys.usage_tenants(day)], [tenant, ttl_s], bool)
 
 
 def settle(part: Part, *, ttl_s: int, most_rows: int) -> ScriptCall[bool]:

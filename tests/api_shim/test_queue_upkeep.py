@@ -2,13 +2,16 @@
 
 import asyncio
 
+from support.keys import keyed
+from support.redis_server import RedisServer
 from support.relay import Relay, relay_on
-from support.shim import CHAT, serving, stage
+from support.shim import CHAT, problem, serving, stage
 
 from api_shim.queue_upkeep import StandIn
 from api_shim.submission.roster_cache import RosterCache
 from contract import redis_keys
 from relay.reconciler import Maintainer
+from relay.room.room_state import RoomState, tell, write_state
 
 
 async def holder(relay: Relay) -> bytes | None:
@@ -37,6 +40,41 @@ async def test_a_job_whose_only_worker_died_waits_again(redis_url: str) -> None:
         place = await relay.queue.positions.place(await relay.records.get(job))
 
     assert place.position == 1
+
+
+async def test_a_shim_refuses_whom_the_maintainer_refuses_and_tells_how_much_they_keep(
+    own_redis: RedisServer,
+) -> None:
+    state = RoomState(mark_bytes=100, tenants={"a": 90, "b": 1}, refused=("a",))
+    with keyed(own_redis.url, reap_s=0.1) as shim:
+        async with stage(shim.url, own_redis.url) as at, shim.caller("a") as a, asyncio.timeout(20):
+            await at.announce()
+            await at.relay.connection.call(tell(state, 60_000))
+            while (refused := await a.post("/api/v1/jobs/chat", json=CHAT)).status_code == 202:
+                await asyncio.sleep(0.05)
+            async with shim.caller("b") as b, shim.admin as admin:
+                taken = await b.post("/api/v1/jobs/chat", json=CHAT)
+                limits = (await admin.get("/api/v1/limits")).json()["limits"]
+            await write_state(at.relay.connection, None)
+            while (await a.post("/api/v1/jobs/chat", json=CHAT)).status_code == 429:
+                await asyncio.sleep(0.05)
+
+    assert problem(refused, 429, "queue_full")["scope"] == "tenant"
+    assert int(refused.headers["retry-after"]) >= 1
+    assert taken.status_code == 202
+    assert [
+        (each["what"], each["held"], each["limit"])
+        for each in limits
+        if each["setting"] == "FLEET_MEMORY_HIGH_WATER"
+    ] == [("jobs of tenant a (refused)", 90, 100), ("jobs of tenant b", 1, 100)]
+
+
+async def test_what_another_program_has_written_refuses_nobody(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        await relay.connection.command("SET", redis_keys.ROOM, "{")
+        await stand_in(relay).check()
+
+        assert relay.connection.crowding == frozenset()
 
 
 def stand_in(relay: Relay) -> StandIn:

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from support.redis_server import RedisServer
 from support.relay import Relay, relay_on
 
@@ -60,6 +61,19 @@ async def test_nothing_is_written_to_a_nearly_full_redis(own_redis: RedisServer)
         await cache(relay).put({"d": ROW})
 
         assert await relay.connection.command("EXISTS", redis_keys.vector("box", "d")) == 0
+
+
+@pytest.mark.parametrize(("high_water", "is_stored"), [(0.8, True), (0.7, False), (1.0, True)])
+async def test_vectors_never_take_the_room_for_which_ended_jobs_are_removed(
+    own_redis: RedisServer, high_water: float, *, is_stored: bool
+) -> None:
+    async with relay_on(own_redis.url, memory_high_water=high_water) as relay:
+        used, _ = await relay.connection.memory()
+        await relay.connection.command("CONFIG", "SET", "maxmemory", int(used / 0.65))
+        await cache(relay).put({"d": ROW})
+        found = await relay.connection.command("EXISTS", redis_keys.vector("box", "d"))
+
+        assert is_stored == bool(found)
 
 
 async def test_a_full_redis_stores_nothing_and_raises_nothing(own_redis: RedisServer) -> None:

@@ -36,6 +36,7 @@ from relay.connection import ScriptCall
 from relay.deletion import tenant_deletions
 from relay.metrics import totals
 from relay.order import Arrival, Bounds, ClaimFilter
+from relay.room import room_maker, room_state
 from relay.scripts import batches, jobs, queues, table_scripts, turn_scripts
 from relay.scripts.loader import load, source
 from relay.settings import RelaySettings
@@ -181,7 +182,11 @@ CALLS: dict[str, ScriptCall[Any]] = {
         Webhook(id="wh_1", tenant="t", created_at=0.0), b"", "{}"
     ),
     "webhooks/replay": delivery_queue.replay(RECEIVER, [DELIVERY], QUEUE_LIMITS),
+    "room/survey": room_maker.survey([JOB, OTHER]),
+    "room/remove": room_maker.remove([JOB], {"t": 1}, 1.0, 1.0),
+    "room/tell": room_state.tell(room_state.RoomState(mark_bytes=1, tenants={}), 1),
     "tenants/erase": tenant_deletions.erase("t", "jobs", [redis_keys.record(JOB)]),
+    "usage/index": settlement.index_tenant("t", "2026-11-29", 1),
     "usage/reserve": limits.reserve(
         limits.UsageReservation(JOB, QUEUE, "t", 1, 1, limits.Limits(1, 1, 1, 1), None, ""),
         datetime.now(UTC).timestamp(),

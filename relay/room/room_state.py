@@ -1,0 +1,72 @@
+"""What the maintainer says of a Redis that fills up: who keeps most, and who gets nothing new in.
+
+It stands in one key for a few intervals. Shims read it with each look whether the fleet has a
+maintainer, and refuse by what they last read: a job costs nothing for it.
+"""
+
+import logging
+from typing import Final
+
+from pydantic import ValidationError
+
+from contract import redis_keys
+from contract.errors import QueueFull
+from contract.wire import WireModel
+from relay.connection import Argument, Connection, ScriptCall
+from relay.scripts.loader import load
+from telemetry.repeated_warnings import RepeatedWarnings
+
+_log = logging.getLogger(__name__)
+_repeated = RepeatedWarnings(_log)
+
+_INTERVALS: Final = 5
+"""Times `FLEET_REAP_S` for which it holds: a maintainer that dies refuses nobody for long."""
+_RETRY_AFTER_S: Final = 10.0
+
+
+class RoomState(WireModel):
+    """How Redis's memory is shared while it is nearly full."""
+
+    mark_bytes: int
+    """Above which ended jobs are removed before their time."""
+    tenants: dict[str, int]
+    """Bytes that the jobs of a tenant take, of those that keep most."""
+    refused: tuple[str, ...] = ()
+    """Tenants that get no new job in: they keep most, and none of it may go yet."""
+
+
+async def write_state(connection: Connection, state: RoomState | None) -> None:
+    """Say it for a few intervals; None: there is room again. Raises RelayUnavailable."""
+    if state is None:
+        await connection.command("DEL", redis_keys.ROOM)
+        return
+    ttl_ms = int(_INTERVALS * connection.settings.reap_s * 1000)
+    await connection.call(tell(state, ttl_ms))
+
+
+async def read_state(connection: Connection) -> RoomState | None:
+    """What was last said; None: there is room. Raises RelayUnavailable."""
+    (said,) = await connection.replies([("GET", redis_keys.ROOM)])
+    if said is None:
+        return None
+    try:
+        return RoomState.model_validate_json(said)
+    except ValidationError as error:
+        _repeated.warn("%s cannot be read: %s", redis_keys.ROOM, error)
+        return None
+
+
+def tell(state: RoomState, ttl_ms: int) -> ScriptCall[bool]:
+    """Say it for so many milliseconds."""
+    args: list[Argument] = [state.model_dump_json(), ttl_ms]
+    return ScriptCall(load("room/tell"), [redis_keys.ROOM], args, bool)
+
+
+def no_room(tenant: str) -> QueueFull:
+    """The error for a new job of a tenant that is refused."""
+    return QueueFull(
+        f"the jobs of tenant {tenant} take more of Redis's memory than those of others, and it is "
+        "nearly full: try again when its last jobs have ended some minutes ago",
+        retry_after_s=_RETRY_AFTER_S,
+        scope="tenant",
+    )

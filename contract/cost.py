@@ -5,9 +5,9 @@ and that a long prompt costs more than a short one: four bytes of text are a tok
 are those of a small model on one card. Both are rough.
 """
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from contract.chat import ChatRequest, CountRequest, TextPart
+from contract.chat import ChatRequest, CountRequest, Message, SchemaFormat, TextPart
 from contract.embeddings import EmbedRequest
 from contract.images import ImageRequest
 from contract.requests import Request
@@ -30,6 +30,8 @@ _IMAGE_S: Final = 10.0
 _OTHER_S: Final = 1.0
 """For a job without tokens: a pull, a list, a load."""
 _LEAST_S: Final = 0.01
+_PUNCTUATION: Final = 6
+"""Bytes of a member in JSON beside its name and text: quotes, colon, comma, or a short value."""
 
 
 class Cost(NamedTuple):
@@ -66,18 +68,29 @@ def cost_of(request: Request) -> Cost:
 
 
 def prompt_tokens(request: ChatRequest) -> int:
-    """The estimated tokens of a request's prompt: messages, images and tools."""
-    total = sum(_tokens(str(tool.parameters)) for tool in request.tools)
+    """The estimated tokens of a request's prompt: messages, images, tools, schema of the answer."""
+    total = sum(
+        _tokens(tool.description) + _schema_tokens(tool.parameters) for tool in request.tools
+    )
+    if isinstance(request.response_format, SchemaFormat):
+        total += _schema_tokens(request.response_format.schema_)
     if request.prompt is not None:
         given = request.prompt
         total += _tokens(given) if isinstance(given, str) else len(given)
         total += _tokens(request.suffix or "")
     for message in request.messages:
-        if isinstance(message.content, str):
-            total += _tokens(message.content)
-            continue
-        for part in message.content:
-            total += _tokens(part.text) if isinstance(part, TextPart) else IMAGE_TOKENS
+        total += _message_tokens(message)
+    return total
+
+
+def _message_tokens(message: Message) -> int:
+    total = sum(_tokens(call.arguments) for call in message.tool_calls)
+    if message.thinking is not None:
+        total += _tokens(message.thinking)
+    if isinstance(message.content, str):
+        return total + _tokens(message.content)
+    for part in message.content:
+        total += _tokens(part.text) if isinstance(part, TextPart) else IMAGE_TOKENS
     return total
 
 
@@ -90,6 +103,23 @@ def prompt_estimate(request: Request) -> int:
             return cost_of(request).tokens
         case _:
             return 0
+
+
+def _schema_tokens(schema: dict[str, Any]) -> int:
+    """Of a schema, without its JSON, which would be a copy of what may be large."""
+    size_bytes = 0
+    groups: list[Any] = [schema]
+    for group in groups:
+        if type(group) is dict:
+            size_bytes += sum(map(len, group))
+        values = group.values() if type(group) is dict else group
+        size_bytes += len(values) * _PUNCTUATION
+        for value in values:
+            if type(value) is str:
+                size_bytes += len(value) if value.isascii() else len(value.encode())
+            elif type(value) is dict or type(value) is list:
+                groups.append(value)
+    return size_bytes // BYTES_A_TOKEN + 1
 
 
 def _tokens(text: str) -> int:

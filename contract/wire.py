@@ -5,7 +5,11 @@ another process of the fleet may be of a newer version: what this version does n
 out, because a fleet is upgraded one process at a time.
 """
 
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar
+from uuid import uuid4
 
 from pydantic import (
     BaseModel,
@@ -14,7 +18,13 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, from_json
+from pydantic_core import (
+    CoreSchema,
+    ErrorDetails,
+    PydanticCustomError,
+    from_json,
+    to_json,  # noqa: TID251 - no line, and a digest that must stay what it was
+)
 from typing_extensions import override
 
 from contract.errors import InvalidRequest
@@ -96,12 +106,65 @@ class ClientModel(BoundedModel, WireModel):
     """Base of models of the API that clients send; unknown fields are refused."""
 
 
+_LARGE_CHARS: Final = 2**18
+"""Texts of fewer characters are left to the serializer."""
+_SLICE_CHARS: Final = 2**21
 AnyModel = TypeVar("AnyModel", bound=WireModel)
 
 
 def encode(model: WireModel) -> bytes:
     """Compact UTF-8 JSON of a model; fields that are None are left out."""
     return model.__pydantic_serializer__.to_json(model, exclude_none=True, by_alias=True)
+
+
+def encode_large(model: WireModel) -> list[bytes]:
+    """What `encode` returns, in pieces, so that a text of megabytes is never there twice.
+
+    Python keeps a text with one character beyond U+00FF in two bytes a character, beyond U+FFFF in
+    four. The serializer would add the text in UTF-8, which Python keeps with it, a buffer that
+    grows, and a copy of the buffer. Here a large text is encoded a slice at a time.
+    """
+    return list(json_pieces(model.model_dump(mode="json", exclude_none=True, by_alias=True)))
+
+
+def json_pieces(value: Any) -> Iterator[bytes]:
+    """The JSON of a value, as `to_json` writes it, with its large texts a slice at a time.
+
+    A text that is there twice, as what `/v1/responses` repeats of a request, has the same slices.
+    """
+    texts: list[str] = []
+    mark = uuid4().hex
+    rest = re.split(rb'"%s[0-9]+"' % mark.encode(), to_json(_hollow(value, texts, mark)))
+    times = Counter(map(id, texts))
+    repeated: dict[int, list[bytes]] = {}
+    yield rest[0]
+    for text, after in zip(texts, rest[1:], strict=True):
+        if times[id(text)] == 1:
+            yield from _slices(text)
+        else:
+            yield from repeated.get(id(text)) or repeated.setdefault(id(text), [*_slices(text)])
+        yield after
+
+
+def _slices(text: str) -> Iterator[bytes]:
+    yield b'"'
+    for start in range(0, len(text), _SLICE_CHARS):
+        yield to_json(text[start : start + _SLICE_CHARS])[1:-1]
+    yield b'"'
+
+
+def _hollow(value: Any, texts: list[str], mark: str) -> Any:
+    """The value with `<mark><number>` for each large text, which are added to `texts` in order."""
+    if isinstance(value, str) and len(value) >= _LARGE_CHARS:
+        texts.append(value)
+        return f"{mark}{len(texts)}"
+    if isinstance(value, Mapping):
+        return {
+            _hollow(name, texts, mark): _hollow(each, texts, mark) for name, each in value.items()
+        }
+    if isinstance(value, (list, tuple)) and set(map(type, value)) != {int}:
+        return [_hollow(each, texts, mark) for each in value]
+    return value
 
 
 def decode(kind: type[AnyModel], data: bytes | str) -> AnyModel:

@@ -14,11 +14,10 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Self
 from uuid import uuid4
 
-from pydantic_core import to_json
-
 from contract import redis_keys
 from contract.errors import KeyReused
 from contract.jobs import AnyRequest
+from contract.wire import json_pieces
 from relay.connection import Argument, Connection, ScriptCall
 from relay.scripts.loader import load
 
@@ -42,8 +41,10 @@ class Key(NamedTuple):
         """
         digest = hashlib.sha256(key.encode()).hexdigest()
         parts = [request.kind, request.model_dump(exclude_defaults=True), *circumstances]
-        canonical = to_json(_in_order(parts))
-        return cls(redis_keys.idempotency(tenant, digest), hashlib.sha256(canonical).hexdigest())
+        canonical = hashlib.sha256()
+        for piece in json_pieces(_in_order(parts)):
+            canonical.update(piece)
+        return cls(redis_keys.idempotency(tenant, digest), canonical.hexdigest())
 
 
 def _in_order(value: Any) -> Any:

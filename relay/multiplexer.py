@@ -31,16 +31,19 @@ class LargeWord:
     hiredis does not know it and raises TypeError, so that no other command is looked at for it.
     """
 
-    __slots__ = ("data",)
+    __slots__ = ("pieces", "size_bytes")
 
-    def __init__(self, data: bytes) -> None:
-        """The word with these bytes."""
-        self.data = data
+    def __init__(self, *pieces: bytes) -> None:
+        """The word with these bytes, one after the other."""
+        self.pieces = pieces
+        self.size_bytes = sum(map(len, pieces))
 
 
-def word(data: bytes) -> bytes | LargeWord:
+def word(data: bytes | Sequence[bytes]) -> bytes | LargeWord:
     """A word of a command: these bytes, and in a class of their own if they are many."""
-    return data if len(data) < _LARGE_BYTES else LargeWord(data)
+    if isinstance(data, bytes):
+        return data if len(data) < _LARGE_BYTES else LargeWord(data)
+    return LargeWord(*data)
 
 
 Command = Sequence[str | bytes | int | float | LargeWord]
@@ -311,7 +314,7 @@ def _in_pieces(words: Command) -> list[bytes]:
     pieces = [f"*{len(words)}\r\n".encode()]
     for word in words:
         if isinstance(word, LargeWord):
-            pieces += [f"${len(word.data)}\r\n".encode(), word.data, b"\r\n"]
+            pieces += [f"${word.size_bytes}\r\n".encode(), *word.pieces, b"\r\n"]
         else:
             alone: bytes = hiredis.pack_command((word,))
             pieces.append(alone.removeprefix(b"*1\r\n"))

@@ -113,18 +113,20 @@ def arrival(
     tenant: Tenant,
     bounds: Bounds,
     *,
+    cost: Cost | None = None,
     size_bytes: int | None = None,
     turn: ConversationTurn | None = None,
     due: float | None = None,
 ) -> Arrival:
     """What a queue stores of a new job, and the bounds that it checks first.
 
-    `size_bytes` are those of its request as it is kept.
+    `cost` is that of the request with the parameters of its alias, if it is known; `size_bytes` are
+    those of the request as it is kept.
     A job that is `due` later (unix seconds) takes its place in the order then: its facts hold what
     that needs.
     """
     request = applied(request)
-    cost, length = cost_of(request), context_length_of(request)
+    cost, length = cost or cost_of(request), context_length_of(request)
     assignment = f"{record.id} {record.attempt} {length or '-'} {record.model or ''}"
     if turn is not None:
         assignment += f"\n{turn.conversation}"

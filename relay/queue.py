@@ -110,7 +110,7 @@ class Queue:
         )  # fmt: skip
         record, reservation = self._limits.priced(record, request, tenant)
         follower = first_of(record, first_follower, settings.lease_s if expects_follower else None)
-        new, arriving = new_job(
+        new, arriving = await new_job(
             record, request, tenant, settings, follower, obstacle=obstacle, now=now,
             is_needed=self._is_for_rows,
         )  # fmt: skip
@@ -142,7 +142,7 @@ class Queue:
         )  # fmt: skip
         record, reservation = self._limits.priced(record, request, tenant)
         follower = first_of(record, first_follower, settings.lease_s)
-        new, arriving = new_job(
+        new, arriving = await new_job(
             record, request, tenant, settings, follower, obstacle=obstacle, now=now
         )
         async with self._limits.reserving(reservation):

@@ -26,7 +26,7 @@ from contract.result import Status
 from contract.tenants import DEFAULT_TENANT, Tenant
 from relay.compaction.block import RECORD_ID, record_fields
 from relay.connection import Argument, Connection, Hash, ScriptCall
-from relay.multiplexer import word
+from relay.multiplexer import LargeWord
 from relay.scheduling.later import shown
 from relay.scripts.loader import load
 
@@ -59,7 +59,7 @@ _MOST_MATCHES: Final = 20
 """Matches after which the search stops: the error then says `20 or more`."""
 
 
-def to_hash(record: JobRecord, request: bytes) -> dict[str, Argument]:
+def to_hash(record: JobRecord, request: bytes | LargeWord) -> dict[str, Argument]:
     """The fields of a new record's hash; a script adds `created_at`, and `None` is left out."""
     # Every other field is text or a number, which model_dump would find out field by field.
     fields = {
@@ -73,7 +73,7 @@ def to_hash(record: JobRecord, request: bytes) -> dict[str, Argument]:
     if record.blocked:
         fields["blocked"] = "1"
     policy = disconnect_text(record.on_disconnect)
-    return {**fields, "on_disconnect": policy, "request": word(request)}
+    return {**fields, "on_disconnect": policy, "request": request}
 
 
 def from_hash(fields: Hash) -> JobRecord:

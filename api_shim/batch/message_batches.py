@@ -34,7 +34,7 @@ from api_shim.http.headers import (
     NotBeforeHeader,
     WebhookHeader,
 )
-from api_shim.http.json_body import parse_json, read_body, require_json
+from api_shim.http.json_body import parse_held, read_body, require_json
 from api_shim.http.problems import Refusal
 from api_shim.submission.ignored_fields import HEADER, header_value
 from contract.batches import BATCH_ID, ENDED, Batch, NewBatch, StoredFile
@@ -90,7 +90,7 @@ async def create(
     check_batch(caller, ENDPOINT, backend)
     check_time(not_before, dependencies.connection.now())
     most = dependencies.settings.batch_max_rows
-    lines = await read_body(await request.body(), lambda data: _lines_of(data, most))
+    lines = await read_body([await request.body()], lambda held: _lines_of(held, most))
     file, is_new = await _stored(lines.data, dependencies, caller, key)
     new = NewBatch(
         endpoint=ENDPOINT,
@@ -117,8 +117,8 @@ async def create(
     return _json(_object(batch, request, NotRun()), lines.left_out)
 
 
-def _lines_of(data: bytes, most: int) -> InputLines:
-    return batch_objects.to_lines(parse_json(data, _BOUNDS), most)
+def _lines_of(held: list[bytes], most: int) -> InputLines:
+    return batch_objects.to_lines(parse_held(held, _BOUNDS), most)
 
 
 async def _stored(

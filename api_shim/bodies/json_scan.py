@@ -5,13 +5,24 @@ of strings may look like structure; only where a bound is passed for that reason
 skipped one by one. Each pass is over a slice at a time, so that other threads run in between.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 LARGE_BYTES: Final = 128 * 1024
 """Shorter texts are not scanned: nothing that they can hold is much."""
 _SLICE_BYTES: Final = 2**20
-_QUOTE: Final = b'"'
+_MATCH_BYTES: Final = 2**16
+QUOTE: Final = b'"'
+_INSIDE: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_WIDE: Final = re.compile(rb"[\xf0-\xf4]|\\u[dD][89abAB]")
+_ESCAPE_BYTES: Final = 3
+"""Of an escape, before the digit that shows a surrogate."""
+CONTINUATION: Final = bytes(range(0x80, 0xC0))
+"""Bytes of UTF-8 that begin no character."""
+
+MOST_WIDE: Final = 8 * 2**20
+"""Two million tokens and more, and emoji among them: 32 MiB once it is parsed."""
 
 
 class JsonBounds(NamedTuple):
@@ -23,6 +34,8 @@ class JsonBounds(NamedTuple):
     """Objects and arrays."""
     values: int
     """Members of objects and items of arrays."""
+    wide: int = MOST_WIDE
+    """Characters of the texts that Python keeps in four bytes a character, together."""
 
 
 ONE_REQUEST: Final = JsonBounds(strings=250_000, containers=100_000, values=1_000_000)
@@ -39,7 +52,7 @@ def demand_bounds(data: bytes, bounds: JsonBounds = ONE_REQUEST) -> None:
         return
     # The quote that begins a string never follows a backslash, so there are at most so many
     # strings, and half as many in a usual text.
-    quotes = sum(part.count(_QUOTE) for part in _slices(data))
+    quotes = sum(part.count(QUOTE) for part in _slices(data))
     quotes -= sum(part.count(b'\\"') for part in _slices(data, overlap=1))
     _demand(quotes // 2, bounds.strings, "texts and names of fields")
     containers = sum(part.count(b"{") + part.count(b"[") for part in _slices(data))
@@ -48,6 +61,34 @@ def demand_bounds(data: bytes, bounds: JsonBounds = ONE_REQUEST) -> None:
         containers, values = _exactly(data, bounds)
         _demand(containers, bounds.containers, "objects and arrays")
         _demand(values, bounds.values, "values")
+    if len(data) > bounds.wide and any(map(_may_be_wide, _slices(data, overlap=_ESCAPE_BYTES))):
+        what = "characters in texts that have some beyond U+FFFF (emoji are)"
+        _demand(_in_wide_strings(data, bounds.wide), bounds.wide, what)
+
+
+def _in_wide_strings(data: bytes, most: int) -> int:
+    """Characters of all strings with one beyond U+FFFF, counted up to a bound."""
+    count = here = 0
+    while count <= most and (begin := data.find(QUOTE, here)) >= 0:
+        here = end_of_string(data, begin + 1)
+        text = data[begin + 1 : here - 1]
+        if any(map(_may_be_wide, _slices(text, overlap=_ESCAPE_BYTES))):
+            count += sum(map(_characters, _slices(text)))
+    return count
+
+
+def _may_be_wide(part: bytes) -> bool:
+    """Whether a character beyond U+FFFF is there, or what looks like the escape of a surrogate."""
+    if part.isascii() and b"\\ud" not in part and b"\\uD" not in part:
+        return False
+    return _WIDE.search(part) is not None
+
+
+def _characters(part: bytes) -> int:
+    """Of a part of a string; a pair of escaped surrogates is two."""
+    part = part.replace(b"\\\\", b"_")
+    escapes = part.count(b"\\") + 4 * part.count(b"\\u")
+    return len(part.translate(None, CONTINUATION)) - escapes
 
 
 def _slices(data: bytes, overlap: int = 0) -> Iterator[bytes]:
@@ -59,24 +100,26 @@ def _exactly(data: bytes, bounds: JsonBounds) -> tuple[int, int]:
     """Containers and values outside of strings, counted up to the bounds."""
     containers = values = here = 0
     while here < len(data):
-        begin = data.find(_QUOTE, here)
+        begin = data.find(QUOTE, here)
         begin = len(data) if begin < 0 else begin
         opened = data.count(b"{", here, begin) + data.count(b"[", here, begin)
         containers += opened
         values += opened + data.count(b",", here, begin)
         if containers > bounds.containers or values > bounds.values:
             break
-        here = _end_of_string(data, begin + 1)
+        here = end_of_string(data, begin + 1)
     return containers, values
 
 
-def _end_of_string(data: bytes, here: int) -> int:
+def end_of_string(data: bytes, here: int) -> int:
     """The index after the quote that ends the string which `here` is inside of."""
-    while (end := data.find(_QUOTE, here)) >= 0:
-        text = data[here:end]
-        if (len(text) - len(text.rstrip(b"\\"))) % 2 == 0:
+    while here < len(data):
+        # A slice at a time: a match holds the interpreter.
+        match = _INSIDE.match(data, here, here + _MATCH_BYTES)
+        end = here if match is None else match.end()
+        if data[end : end + 1] == QUOTE:
             return end + 1
-        here = end + 1
+        here = max(end, here + 1)
     return len(data)
 
 

@@ -20,7 +20,7 @@ from api_shim.bodies.json_scan import LARGE_BYTES
 from api_shim.http.access_log import LoggedCall
 from api_shim.http.authentication import Authenticator, revoked
 from api_shim.http.headers import Preferences
-from api_shim.http.json_body import validate_json
+from api_shim.http.json_body import parse_json, validate_json
 from api_shim.http.ordinary_call import OrdinaryClient, OrdinaryHead, ordinary_head
 from api_shim.http.problems import error_response
 from contract.errors import FleetError
@@ -68,7 +68,7 @@ class DirectRoute(Generic[Injected]):
 
         Raises RequestValidationError, HTTPException, FleetError.
         """
-        body = validate_json(await client.body(), self.route)
+        body = validate_json(parse_json(await client.body()), self.route)
         response = await self._endpoint(body, self._build(scope, client, preferences))
         await response(scope, client, send)
 

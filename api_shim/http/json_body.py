@@ -9,6 +9,7 @@ a time, so that none of them delays other requests.
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from typing import Any, Final, NamedTuple, TypeVar
 
 from fastapi import Request, Response
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
 from api_shim.bodies.json_scan import LARGE_BYTES, ONE_REQUEST, JsonBounds, TooMuch, demand_bounds
+from api_shim.bodies.large_json import parse_large
 from api_shim.http.problems import Refusal, error_response
 from contract.errors import PayloadTooLarge
 from relay.admission.byte_budget import ByteBudget
@@ -241,27 +243,40 @@ _LARGE: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large-bodi
 """One at a time: together they would need as much memory as there are threads."""
 
 
-async def read_body(data: bytes, read: Callable[[bytes], Read]) -> Read:
-    """What `read` makes of a body, in a thread if the body is large."""
-    if len(data) <= LARGE_BYTES:
-        return read(data)
-    return await asyncio.get_running_loop().run_in_executor(_LARGE, read, data)
+async def read_body(held: list[bytes], read: Callable[[list[bytes]], Read]) -> Read:
+    """What `read` makes of the body in a list, in a thread if the body is large.
+
+    Only the list holds the body, so that `read` can drop it before it is done.
+    """
+    if len(held[0]) <= LARGE_BYTES:
+        return read(held)
+    return await asyncio.get_running_loop().run_in_executor(_LARGE, read, held)
 
 
-def parse_json(data: bytes, bounds: JsonBounds = ONE_REQUEST) -> Any:
-    """The value of a body; raises Refusal if it is no JSON, or holds more than `bounds`."""
+def parse_json(data: bytes) -> Any:
+    """The value of a small body; raises Refusal if it is no JSON."""
     try:
-        demand_bounds(data, bounds)
         return from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise invalid_json(error) from None
+
+
+def parse_held(held: list[bytes], bounds: JsonBounds = ONE_REQUEST) -> Any:
+    """The value of the body in a list, which is emptied.
+
+    Raises Refusal if it is no JSON, or holds more than `bounds`.
+    """
+    try:
+        demand_bounds(held[0], bounds)
+        return parse_large(held)
     except TooMuch as error:
         raise too_much(error) from None
     except ValueError as error:
         raise invalid_json(error) from None
 
 
-def validate_json(data: bytes, route: APIRoute) -> Any:
-    """The validated body of a route; raises Refusal, RequestValidationError."""
-    value = parse_json(data)
+def validate_json(value: Any, route: APIRoute) -> Any:
+    """The validated body of a route; raises RequestValidationError."""
     assert route.body_field is not None  # noqa: S101 - for the type checker
     body, errors = route.body_field.validate(value, {}, loc=("body",))
     if errors:
@@ -283,6 +298,16 @@ class _StrictRequest(Request):
     _value: Any = None
 
     @override
+    async def body(self) -> bytes:
+        """The body. Its pieces are dropped as they come, so that no memory is left between them."""
+        if not hasattr(self, "_body"):
+            with BytesIO() as whole:
+                async for piece in self.stream():
+                    whole.write(piece)
+                self._body = whole.getvalue()
+        return self._body
+
+    @override
     async def json(self) -> Any:
         """The parsed body, or the validated one of a large request; raises Refusal."""
         return parse_json(await self.body()) if self._value is None else self._value
@@ -292,10 +317,9 @@ class _StrictRequest(Request):
 
         Raises Refusal, RequestValidationError.
         """
-        data = await self.body()
-        if len(data) > LARGE_BYTES:
-            self._value = await read_body(data, lambda data: validate_json(data, route))
-            self._body = b"{}"
+        if len(await self.body()) > LARGE_BYTES:
+            held, self._body = [self._body], b"{}"
+            self._value = await read_body(held, lambda held: validate_json(parse_held(held), route))
 
 
 def invalid_json(error: ValueError) -> Refusal:

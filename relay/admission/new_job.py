@@ -1,18 +1,26 @@
-"""What a new job is made of: its record and first event, its place in the order. Pure."""
+"""What a new job is made of: its record and first event, its place in the order.
 
+Nothing is asked or changed.
+"""
+
+import asyncio
+from functools import partial
 from typing import Final
 
 from contract import redis_keys
+from contract.aliases.parameters import applied
 from contract.chat import ChatRequest
 from contract.conversations import turn_of
+from contract.cost import Cost, cost_of
 from contract.errors import InvalidRequest
 from contract.events import Queued
 from contract.images import inline_bytes
 from contract.jobs import AnyRequest, JobRecord
 from contract.tenants import DEFAULT_TENANT, Tenant
-from contract.wire import VERSION, encode
+from contract.wire import VERSION, encode, encode_large
 from relay.admission.retention import kept_s
 from relay.connection import Argument
+from relay.multiplexer import LargeWord, word
 from relay.order import Arrival, Bounds, arrival
 from relay.records import to_hash
 from relay.scheduling import later
@@ -23,6 +31,8 @@ from telemetry.trace_context import current_trace
 
 FIRST_FOLLOW_S: Final = 15.0
 """Seconds that the first follower has at least: a short lease cancels no job of a slow client."""
+_LARGE_TOKENS: Final = 2**16
+"""Requests that are estimated at fewer hold no large text."""
 
 
 def check_images(request: AnyRequest, settings: RelaySettings) -> None:
@@ -93,7 +103,7 @@ def invalid_job(record: JobRecord) -> NewJob:
     return NewJob(record, fields, Queued(queue=record.queue), None, NO_FOLLOWER)
 
 
-def new_job(
+async def new_job(
     record: JobRecord,
     request: AnyRequest,
     tenant: Tenant,
@@ -106,17 +116,44 @@ def new_job(
 ) -> tuple[NewJob, Arrival]:
     """What the scripts write of a job, and its place in the order; `now` is in unix seconds.
 
-    `is_needed`: it is not removed before its time, however full Redis is.
+    `is_needed`: it is not removed before its time, however full Redis is. The JSON of a large
+    request takes a tenth of a second, and is made in a thread.
     """
+    cost = cost_of(applied(request))
+    make = partial(
+        _new_job, record, request, tenant, settings, follower, obstacle=obstacle,
+        is_needed=is_needed, now=now, cost=cost,
+    )  # fmt: skip
+    return await asyncio.to_thread(make) if cost.tokens >= _LARGE_TOKENS else make()
+
+
+def _may_be_large(cost: Cost) -> bool:
+    """Whether it is worth looking for a large text in the request."""
+    return cost.tokens >= _LARGE_TOKENS or cost.tokens == 0
+
+
+def _new_job(
+    record: JobRecord,
+    request: AnyRequest,
+    tenant: Tenant,
+    settings: RelaySettings,
+    follower: FirstFollower,
+    *,
+    obstacle: str,
+    is_needed: bool,
+    now: float,
+    cost: Cost,
+) -> tuple[NewJob, Arrival]:
     asked = later.stored(request)
     if asked.busy_wait_s is not None or asked.retention is not None:
         # The record has them, so that workers of the version before can read the request.
         asked = asked.model_copy(update={"busy_wait_s": None, "retention": None})
-    body = encode(asked)
+    body = word(encode_large(asked) if _may_be_large(cost) else encode(asked))
     fields: dict[str, Argument] = to_hash(record, body)
     metadata = fields.get("metadata")
-    size_bytes = len(body) + (len(metadata) if isinstance(metadata, str) else 0)
-    arriving = _arrival(record, request, tenant, settings, size_bytes)
+    size_bytes = body.size_bytes if isinstance(body, LargeWord) else len(body)
+    size_bytes += len(metadata) if isinstance(metadata, str) else 0
+    arriving = _arrival(record, request, tenant, settings, cost=cost, size_bytes=size_bytes)
     # With the facts, so that a worker that cannot read the request can still give the job back.
     fields["facts"] = arriving.facts
     if is_needed:
@@ -130,6 +167,8 @@ def _arrival(
     request: AnyRequest,
     tenant: Tenant,
     settings: RelaySettings,
+    *,
+    cost: Cost,
     size_bytes: int,
 ) -> Arrival:
     """The job with the bounds that it is checked against."""
@@ -144,7 +183,9 @@ def _arrival(
         1.0 if tenant.name == DEFAULT_TENANT.name else settings.tenant_share,
     )
     turn, due = turn_of(request, tenant.name, settings.conversation_policy), later.due_of(record)
-    return arrival(record, request, tenant, bounds, size_bytes=size_bytes, turn=turn, due=due)
+    return arrival(
+        record, request, tenant, bounds, cost=cost, size_bytes=size_bytes, turn=turn, due=due
+    )
 
 
 def first_of(record: JobRecord, process: str | None, lease_s: float | None) -> FirstFollower:

@@ -108,6 +108,36 @@ async def one_large_message(at: Scene) -> Outcome:
     return all_are(Counter([status]), {"202"})
 
 
+def lines(size_bytes: int, last: bytes) -> bytes:
+    """A message of lines, as JSON."""
+    text = (b"word " * 16 + b"\\n") * (size_bytes // 82) + last
+    return b'{"role":"user","content":"' + text + b'"}'
+
+
+async def large_text_of_another_alphabet(at: Scene) -> Outcome:
+    """An honest request of 29 MB with one character that makes Python's strings twice as wide."""
+    message = lines(at.many(29 * MIB), "\u4e2d".encode())
+    status, _ = await sent(at, CHATS[0], conversation(CHATS[0], [message]))
+    return all_are(Counter([status]), {"202"})
+
+
+async def large_text_with_emoji(at: Scene) -> Outcome:
+    """One of eight million characters, which are four times as wide; more is refused."""
+    large = lines(29 * MIB, "\U0001f600".encode())
+    outcome = await refused(at, CHATS, lambda path: conversation(path, [large]))
+    message = lines(at.many(8 * MIB - 200), b"\\ud83d\\ude00")
+    status, _ = await sent(at, CHATS[0], conversation(CHATS[0], [message]))
+    return Outcome(f"{outcome.said}; {status}", outcome.is_kept and status == "202")
+
+
+async def a_million_tokens(at: Scene) -> Outcome:
+    """Honest requests with as many ids of tokens as there may be."""
+    ids = [[12345] * at.many(999_000)]
+    body = json.dumps({"model": "m", "tokens": ids}).encode()
+    status, _ = await sent(at, "/api/v1/jobs/embed", body)
+    return all_are(Counter([status]), {"202"})
+
+
 async def a_long_conversation(at: Scene) -> Outcome:
     """An honest request with as many messages as there may be."""
     messages = [b'{"role":"user","content":"%s"}' % (b"word " * 100)] * at.many(9_999)
@@ -143,6 +173,9 @@ CASES = [
     Case("only wrong items", wrong_items, 24),
     Case("a name of 20 MB", long_names, 90),
     Case("one message of 29 MB", one_large_message, 4 * 29),
+    Case("29 MB with a Chinese character", large_text_of_another_alphabet, 4 * 29),
+    Case("29 MB with an emoji", large_text_with_emoji, 2 * 32),
+    Case("a million ids of tokens", a_million_tokens, 2 * 32),
     Case("ten thousand messages", a_long_conversation, 4 * 6),
     Case("forty bodies of 24 MB", many_large_bodies, 600),
     Case("the first openapi.json", openapi, 60, is_first=True),

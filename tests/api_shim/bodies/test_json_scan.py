@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api_shim.bodies.json_scan import LARGE_BYTES, JsonBounds, TooMuch, demand_bounds
+from api_shim.bodies.json_scan import (
+    LARGE_BYTES,
+    JsonBounds,
+    TooMuch,
+    demand_bounds,
+    end_of_string,
+)
 
 TRICKY = ['"', "\\", '\\"', "{[,", "}]", "\\\\", ',"', "é", "\x00", "word"]
 PADDING = "x" * LARGE_BYTES
@@ -72,3 +78,47 @@ def test_only_what_is_outside_of_texts_counts(data: bytes, what: str | None) -> 
     else:
         with pytest.raises(TooMuch, match=what):
             demand_bounds(data)
+
+
+WIDE = JsonBounds(strings=9, containers=9, values=9, wide=2**18)
+
+
+def text_of(body: str, *, escaped: bool) -> bytes:
+    return json.dumps(["short 😀", body, "x" * 2**20], ensure_ascii=escaped).encode()
+
+
+@pytest.mark.parametrize("escaped", [False, True], ids=["utf-8", "escapes"])
+@pytest.mark.parametrize("filling", ["x", "é", "中", "\n", "\\", "\\u", '"', "😀"])
+def test_characters_of_texts_with_emoji_are_counted(filling: str, *, escaped: bool) -> None:
+    pair = 2 if filling == "😀" and escaped else 1
+    most = WIDE.wide // len(filling) // pair - 20
+    demand_bounds(text_of(filling * most + "😀", escaped=escaped), WIDE)
+    demand_bounds(text_of(filling * (most + 40), escaped=escaped), WIDE._replace(wide=2**19))
+
+    with pytest.raises(TooMuch, match="beyond U"):
+        demand_bounds(text_of("😀" + filling * (most + 40), escaped=escaped), WIDE)
+
+
+def test_a_text_without_emoji_may_be_long() -> None:
+    demand_bounds(text_of("中" * 2**20, escaped=False), WIDE)
+    demand_bounds(text_of("中" * 2**20, escaped=True), WIDE)
+
+
+@pytest.mark.parametrize("at", range(8))
+def test_one_emoji_anywhere_is_found(at: int) -> None:
+    body = "x" * (2**20 - 4 + at) + "😀" + "x" * 2**20
+
+    with pytest.raises(TooMuch, match="beyond U"):
+        demand_bounds(text_of(body, escaped=True), WIDE)
+    with pytest.raises(TooMuch, match="beyond U"):
+        demand_bounds(text_of(body, escaped=False), WIDE)
+
+
+@given(st.lists(st.sampled_from([*TRICKY, "\n", "😀"]), max_size=9).map("".join))
+def test_a_text_ends_where_it_ends(text: str) -> None:
+    """Also where the pieces end in which it is looked through."""
+    filling = "x" * (2**16 - len(text) // 2)
+    data = json.dumps(filling + text).encode()
+
+    assert end_of_string(data + b',"more"', 1) == len(data)
+    assert end_of_string(data[:-1], 1) == len(data) - 1

@@ -1,0 +1,51 @@
+"""A request in pieces is the JSON that the serializer alone would write."""
+
+from collections.abc import Iterator
+
+import pytest
+from pydantic_core import to_json
+
+from contract.chat import ChatRequest, Message, TextPart, Tool
+from contract.wire import encode, encode_large, json_pieces
+
+LARGE = 2**8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_slices() -> Iterator[None]:
+    """As if little were large: the same cuts, with less to cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_LARGE_CHARS", "_SLICE_CHARS"):
+            patch.setattr(f"contract.wire.{name}", LARGE)
+        yield
+
+
+@pytest.mark.parametrize("filling", ["x", "é", "中", "😀", "\n", "\\", '"', "\x00", "\x7f"])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_pieces_are_the_whole(filling: str, shift: int) -> None:
+    text = "中" * shift + filling * 2 * LARGE
+    request = ChatRequest(
+        model="m",
+        messages=[
+            Message(role="user", content=text),
+            Message(role="user", content=(TextPart(text=text + "!"), TextPart(text="short"))),
+        ],
+        tools=[
+            Tool(
+                name="f",
+                description=text,
+                parameters={"a": [text, {text: None, text + "!": 1}], "b": 1.0},
+            )
+        ],
+    )
+
+    pieces = encode_large(request)
+
+    assert b"".join(pieces) == encode(request)
+    assert max(map(len, pieces)) <= 7 * LARGE
+
+
+def test_a_value_without_large_texts_is_one_piece() -> None:
+    value = {"a": [1, None, "text"], "b": {"c": True}}
+
+    assert list(json_pieces(value)) == [to_json(value)]

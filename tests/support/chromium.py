@@ -71,6 +71,10 @@ def main() -> int:
         return 1
     if os.geteuid() == 0:
         words = ["apt-get", "install", "-y", "-q", "--no-install-recommends", "chromium"]
+        if subprocess.run(words, check=False).returncode == 0:
+            return 0
+        # The lists of an image may name packages that are there no longer.
+        subprocess.run(["apt-get", "update", "-q"], check=False)
         return subprocess.run(words, check=False).returncode
     return _unpack()
 

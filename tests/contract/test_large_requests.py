@@ -1,4 +1,7 @@
-"""A request in pieces is the JSON that the serializer alone would write."""
+"""A request in pieces is the JSON that the serializer alone would write.
+
+Subjects: contract/wire.py.
+"""
 
 from collections.abc import Iterator
 

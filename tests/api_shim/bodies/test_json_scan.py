@@ -99,9 +99,13 @@ def test_characters_of_texts_with_emoji_are_counted(filling: str, *, escaped: bo
         demand_bounds(text_of("😀" + filling * (most + 40), escaped=escaped), WIDE)
 
 
-def test_a_text_without_emoji_may_be_long() -> None:
-    demand_bounds(text_of("中" * 2**20, escaped=False), WIDE)
-    demand_bounds(text_of("中" * 2**20, escaped=True), WIDE)
+@pytest.mark.parametrize("escaped", [False, True], ids=["utf-8", "escapes"])
+def test_a_text_without_emoji_may_be_long(*, escaped: bool) -> None:
+    text = "中" * 2**20
+    demand_bounds(text_of(text, escaped=escaped), WIDE)
+
+    with pytest.raises(TooMuch, match="beyond U"):
+        demand_bounds(text_of(text + "😀", escaped=escaped), WIDE)
 
 
 @pytest.mark.parametrize("at", range(8))

@@ -265,6 +265,11 @@ def addresses(queue: str) -> str:
     return f"fleet:q:{queue}:addresses"
 
 
+def behind(queue: str) -> str:
+    """Sorted set of conversations with messages behind the others, by when they were looked at."""
+    return f"fleet:q:{queue}:behind"
+
+
 def turns(conversation: str) -> str:
     """List of the jobs of a conversation that may not have ended, the oldest first."""
     return f"fleet:conversation:{conversation}"

@@ -24,6 +24,9 @@ from relay.scripts.loader import load
 _UNATTENDED_S: Final = 7 * 86400
 """Seconds that the key of a waiting job lives without a worker that renews it."""
 _AT_ONCE: Final = 200
+_ROUNDS: Final = 50
+"""Of one `renew`: 10,000 keys, so that a fleet with thousands of jobs a second keeps no key longer
+than its job."""
 
 
 class Key(NamedTuple):
@@ -124,8 +127,13 @@ class Idempotency:
         await self._connection.call(release_key(key.name, hold.job_id))
 
     async def renew(self) -> None:
-        """Extend up to 200 keys to the lifetime of their jobs' records; raises RelayUnavailable."""
-        await self._connection.call(renew_keys(self.times, _AT_ONCE))
+        """Extend the keys that are due to the lifetime of their jobs' records.
+
+        At most 10,000, 200 in a script. Raises RelayUnavailable.
+        """
+        for _ in range(_ROUNDS):
+            if await self._connection.call(renew_keys(self.times, _AT_ONCE)) < _AT_ONCE:
+                return
 
 
 def hold_of(job_id: str, queue: str, state: int) -> Hold:

@@ -144,7 +144,7 @@ def enqueue(arrival: Arrival, ticket: str) -> ScriptCall[Place]:
     keys = [*_keys(queue), redis_keys.homes(queue), redis_keys.addresses(queue)]
     about: list[Argument] = ["", 0, ""]
     if turn is not None:
-        keys.append(redis_keys.turns(turn.conversation))
+        keys += [redis_keys.turns(turn.conversation), redis_keys.behind(queue)]
         about = [turn.conversation, int(turn.policy == "queue"), redis_keys.record("*")]
     args = [*_arriving(arrival), ticket, redis_keys.wake_channel("*"), arrival.assignment, *about]
     return ScriptCall(load("queues/enqueue"), keys, args, _place)
@@ -187,7 +187,8 @@ def claim(
         patience.conversation_s, redis_keys.turns("*"), redis_keys.record("*"),
         redis_keys.wake_channel("*"),
     ]  # fmt: skip
-    keys = [*_keys(queue), drained, redis_keys.homes(queue), redis_keys.addresses(queue)]
+    homes, addresses = redis_keys.homes(queue), redis_keys.addresses(queue)
+    keys = [*_keys(queue), drained, homes, addresses, redis_keys.behind(queue)]
     return ScriptCall(load("queues/claim"), keys, args, _picked)
 
 

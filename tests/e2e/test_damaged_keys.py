@@ -57,6 +57,7 @@ QUIET: Final = {
     "fleet:q:<queue>:line:<model>": "its name is made within a script, whose error names no key",
     "fleet:q:<queue>:clocks": "the next job of a queue where none waits begins it anew",
     "fleet:q:<queue>:drained:<minute>": "it is begun anew by the next job that ends",
+    "fleet:q:<queue>:behind": "a claim that finds it so deletes it, and others fill it anew",
     "fleet:worker:<worker>:report": "its worker writes it anew with its next change",
     "fleet:backend:<backend>:known": "read while its backend has no live worker only",
     "fleet:residence:<backend>:<model>": "only workers with models in their own memory use it",

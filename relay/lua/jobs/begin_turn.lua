@@ -14,18 +14,21 @@ local turns, key, keys = unpack(KEYS, 9)
 local policy, turns_ttl_s, record_pattern, fingerprint, queue, ttl_s, renew_s = unpack(ARGV, 1, 7)
 local id = ARGV[8]
 local record_of = keys_like(record_pattern)
-local most_interrupted, pruned_every = 1000, 16
+local most_interrupted, pruned_at = 1000, 16
 if key then
     local held = hold(key, keys, fingerprint, '', '', ttl_s, renew_s, record_pattern)
     if held then return {held[1], held[2], held[3], ''} end
 end
 local exists = redis.call('HGET', record, 'created_at')
 if exists then return {id, queue, 1, exists} end
+-- Each time that the list has doubled, so that it has no more ended jobs than live ones, or 16, and
+-- a message costs the same however many wait.
+local count = (tonumber(redis.pcall('LLEN', turns)) or 0) + 1
+while pruned_at < count do pruned_at = pruned_at * 2 end
+if count == pruned_at then prune(turns, record_of) end
 local earlier = {}
 if policy ~= 'parallel' then
     earlier = live_turns(turns, record_of, policy == 'interrupt' and most_interrupted or 1)
-elseif redis.call('LLEN', turns) % pruned_every == pruned_every - 1 then
-    live_turns(turns, record_of, math.huge)
 end
 if policy == 'reject' and earlier[1] then return {id, queue, -2, '', earlier[1]} end
 if key then hold(key, keys, fingerprint, id, queue, ttl_s, renew_s, record_pattern) end

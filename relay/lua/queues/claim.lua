@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- KEYS as shared/queue.lua, then drained (the counter of this minute) homes addresses
+-- KEYS as shared/queue.lua, then drained (the counter of this minute) homes addresses behind
 -- ARGV as shared/queue.lua, then worker version lease_s look_ahead batch (1 or 0)
 --   cold (1, 0 or 'drains') patience_s filter (JSON) idle_slots idle_s idle_member
 --   ended holder ('': no job has ended) conversation_patience_s turns_pattern record_pattern
@@ -16,14 +16,16 @@
 -- include shared/release.lua
 -- include shared/home.lua
 -- include shared/turns.lua
-local homes, addresses = unpack(KEYS, 17)
+local homes, addresses, behind = unpack(KEYS, 17)
 local worker, lease_s = ARGV[3], ARGV[5]
 local idle_slots, idle_s, member = tonumber(ARGV[11]), ARGV[12], ARGV[13]
 if ARGV[14] ~= '' then release(ARGV[14], ARGV[15], KEYS[16]) end
 revive(16)
--- EXISTS counts a key that is named twice twice: 1 says that jobs wait and nothing is paused, and
--- costs no more than the question whether any waits.
-local state = redis.call('EXISTS', backlog, paused, paused)
+-- EXISTS counts a key that is named twice twice: 1 says that jobs wait and nothing is paused, 4 more
+-- that messages wait behind, and costs no more than the question whether any waits.
+local state = redis.call('EXISTS', backlog, paused, paused, behind, behind, behind, behind)
+local is_any_behind = state >= 4
+state = state % 4
 if state ~= 1 then
     if state == 0 and idle_slots > 0 then
         if redis.call('ZADD', idle, idle_slots, member) == 1 then
@@ -37,6 +39,7 @@ local version, look_ahead, patience = tonumber(ARGV[4]), tonumber(ARGV[6]), tonu
 local batch, cold, drains = ARGV[7] == '1', ARGV[8] == '1', ARGV[8] == 'drains'
 local filter = cjson.decode(ARGV[10])
 local most_lines, most_left, look_again, again_s = 256, 256, 1, nil
+local most_moved, most_seen_behind, moved = 100, 32, 0
 local here, left_patience = filter.here and {}, tonumber(ARGV[16])
 for _, address in ipairs(filter.here or {}) do here[address] = true end
 local turns_of, record_of, wakes = keys_like(ARGV[17]), keys_like(ARGV[18]), keys_like(ARGV[19])
@@ -84,11 +87,47 @@ local function may_run(id, job)
     if now - job.passed >= patience then full[model] = true end
     return false
 end
+local next_of = {}
+local function next_in(conversation)
+    local id = next_of[conversation] or live_turns(turns_of(conversation), record_of, 1)[1]
+    next_of[conversation] = id
+    return id
+end
+-- A message that waits for an earlier one of its conversation waits behind all other jobs, until it
+-- is the next: however many of them a tenant has, no claim passes over them again and again, and the
+-- jobs of others are found. Most are put there as they arrive.
+local function put_behind(id, job)
+    if job.behind or moved == most_moved then return false end
+    job.behind, moved = true, moved + 1
+    note(id, job)
+    wait(id, job)
+    note_behind(behind, job.conv)
+    return true
+end
+-- The next messages of conversations, those first that were looked at longest ago, have their place
+-- again.
+local function bring_back()
+    local conversations = redis.pcall('ZRANGE', behind, 0, most_seen_behind - 1)
+    if conversations.err then redis.call('DEL', behind) end  -- damaged
+    for _, conversation in ipairs(conversations) do
+        local live = live_turns(turns_of(conversation), record_of, 2)
+        local id = live[1]
+        local job = id and redis.call('ZSCORE', backlog, id) and known(id)
+        if job and job.behind then
+            job.behind = nil
+            note(id, job)
+            wait(id, job)
+        end
+        if live[2] then redis.call('ZADD', behind, exact(now), conversation)
+        else redis.call('ZREM', behind, conversation) end
+    end
+end
 -- Seconds for which a message of a conversation is left to the address of its home, or to earlier
 -- messages; 0: it may run here. The first time its home's worker is told.
 local function left_for(id, job)
     if not job.conv then return 0 end
-    if job.in_turn and live_turns(turns_of(job.conv), record_of, 1)[1] ~= id then return look_again end
+    local at = job.in_turn and next_in(job.conv)
+    if at and at ~= id then return look_again, put_behind(id, job) end
     if not here then return 0 end
     local home, home_worker = home_of(homes, addresses, job.conv)
     if not home_worker or here[home] then return 0 end
@@ -101,23 +140,27 @@ local function left_for(id, job)
     end
     return math.max(0, job.away + left_patience - now)
 end
--- Messages that are left to others count for nothing in look_ahead, up to most_left of them.
+-- Messages that are left to others count for nothing in look_ahead, up to most_left of them, beside
+-- those that are put behind, which are no longer where they were found.
 local function first(set, least)
-    for from = 0, most_left, look_ahead do
+    local from, seen = 0, 0
+    while seen <= most_left do
         local found = redis.call('ZRANGE', set, from, from + look_ahead - 1, 'WITHSCORES')
-        local was_left = false
+        local was_left, gone = false, 0
         for i = 1, #found, 2 do
             local id, job = found[i], known(found[i])
             if not job or set ~= backlog and not redis.call('ZSCORE', backlog, id) then
-                redis.call('ZREM', set, id)
+                gone = gone + redis.call('ZREM', set, id)
             elseif job.v <= version and (batch or not job.batch)
                     and job.attempt <= (least or job.attempt) and may_run(id, job) then
-                local left_s = left_for(id, job)
+                local left_s, is_moved = left_for(id, job)
                 if left_s == 0 then return id, job, tonumber(found[i + 1]) end
                 was_left, again_s = true, math.min(again_s or left_s, left_s)
+                if is_moved then gone = gone + 1 end
             end
         end
         if not was_left or #found < 2 * look_ahead then return nil end
+        from, seen = from + look_ahead - gone, seen + look_ahead - gone
     end
 end
 local function nothing() return again_s and {'', exact(again_s)} or false end
@@ -129,6 +172,7 @@ local function first_of(names)
     end
     return id, job
 end
+if is_any_behind then bring_back() end
 local id, job = first(batch and backlog or urgent)
 if not id and is_restricted then
     id, job = first_of(redis.call('ZRANGE', lines, 0, most_lines - 1))
@@ -149,6 +193,10 @@ if job.model and failing[loaded(job)] and job.attempt > 1 then
     if other then id, job = other, its end
 end
 leave(id, job)
+if job.behind then
+    job.behind = nil
+    note(id, job)
+end
 redis.call('ZADD', leases, exact(now + lease_s), id)
 redis.call('HSET', holders, id, job.attempt .. ' ' .. worker)
 local reached = redis.call('HGET', clocks, 'now')

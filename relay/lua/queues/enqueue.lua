@@ -1,5 +1,5 @@
 #!lua
--- KEYS and ARGV as shared/queue.lua and shared/arrival.lua; then KEYS homes addresses turns; ARGV
+-- KEYS and ARGV as shared/queue.lua and shared/arrival.lua; then KEYS homes addresses turns behind; ARGV
 --   ticket wake_pattern assignment ('' for a job that is not assigned directly) conversation ('':
 --   none) in_turn (1: the job waits for earlier messages of its conversation) record_pattern
 -- Keys beyond KEYS: the records of the conversation's jobs.
@@ -12,25 +12,27 @@
 -- there is none, a ticket is sent, unless there are more tickets than waiting jobs: every ticket
 -- claims one job or finds that none waits (docs/adr/0001). A message of a conversation goes to the
 -- worker of its home, the address where the conversation ran last, if that works: it is assigned
--- there, or that worker is told, which passes a ticket on if it is busy (docs/adr/0055). Of two jobs
+-- there, or that worker is told, which passes a ticket on if it is busy (docs/adr/0055); one that
+-- waits for an earlier message does so behind all other jobs. Of two jobs
 -- with the same virtual start the earlier one is first. A worker that no longer subscribes to its
 -- channel is removed.
 -- include shared/queue.lua
 -- include shared/home.lua
 -- include shared/turns.lua
-local homes, addresses, turns = unpack(KEYS, 16)
+local homes, addresses, turns, behind = unpack(KEYS, 16)
 local id, assignment, conversation, in_turn, record_pattern = ARGV[3], unpack(ARGV, 17)
 local wakes = keys_like(ARGV[16])
 if redis.call('HEXISTS', facts, id) == 1 then
     local rank = redis.call('ZRANK', backlog, id)
     return {rank and rank + 1 or 0}
 end
-local home, home_worker, home_lease_s = nil, nil, nil
+local home, home_worker, home_lease_s, is_behind = nil, nil, nil, nil
 if conversation ~= '' then
     home, home_worker, home_lease_s = home_of(homes, addresses, conversation)
     if home then assignment = assignment ~= '' and assignment .. ' ' .. home or '' end
     local first = in_turn == '1' and live_turns(turns, keys_like(record_pattern), 1)[1]
-    if first and first ~= id then assignment = '' end
+    is_behind = first and first ~= id or nil
+    if is_behind then assignment = '' end
 end
 -- A conversation without a home begins at any of the workers with most idle slots, so that a quiet
 -- fleet does not gather all of them at one server.
@@ -93,6 +95,10 @@ end
 job.due, job.flow, job.share = nil, nil, nil
 local why = redis.call('GET', paused)
 job.told = home_worker and not why and 1 or nil
+if is_behind then
+    job.behind = true
+    note_behind(behind, conversation)
+end
 arrive(id, job, depth, flow, cost_s)
 local position = redis.call('ZRANK', backlog, id) + 1
 if why then return {position, 0, 0, why} end

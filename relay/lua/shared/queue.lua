@@ -3,7 +3,7 @@
 --   paused scheduled
 -- ARGV queue line_pattern
 -- Keys beyond KEYS: line(variant), the part of the backlog for one model with one context length.
--- Defines wait, leave and revive, which move a job; virtual_start, and arrive, which gives a job its
+-- Defines wait, leave and revive, which move a job (wait also one that waits already); virtual_start, and arrive, which gives a job its
 -- place in the order; known and note, which read and write its facts. A scheduled job has due, share
 -- and flow in its facts (relay/order.py) until it arrives.
 -- include shared/time.lua
@@ -54,8 +54,18 @@ local function count(job, sign, into)
     if #kept > 0 then redis.call('HSET', into, unpack(kept)) end
     if #gone > 0 then redis.call('HDEL', into, unpack(gone)) end
 end
+-- Behind all others waits a message whose conversation has an earlier one that has not ended.
+-- Its conversation is in behind, whose claims bring it back (queues/claim).
+local behind_s = 1e9
+local function note_behind(behind, conversation)
+    if type(redis.pcall('ZADD', behind, exact(now), conversation)) ~= 'number' then
+        redis.call('DEL', behind)  -- damaged: what it had comes back as others are claimed
+        redis.call('ZADD', behind, exact(now), conversation)
+    end
+    redis.call('EXPIRE', behind, 86400)
+end
 local function wait(id, job)
-    local score = exact(job.start + job.slack)
+    local score = exact(job.start + job.slack + (job.behind and behind_s or 0))
     if redis.call('ZREM', delayed, id) == 1 then count(job, -1, scheduled) end
     if redis.call('ZADD', backlog, score, id) == 1 then count(job, 1, load) end
     redis.call('ZADD', arrivals, 'NX', exact(job.at or now), id)

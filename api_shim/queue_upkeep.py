@@ -12,6 +12,7 @@ changed since then stays (docs/adr/0051).
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Never
 
 from api_shim.settings import ConfiguredQueue
@@ -43,8 +44,9 @@ class StandIn:
         self._passing_over = connection.passing_over
 
     async def run(self) -> Never:
-        """Check every FLEET_REAP_S, until cancelled; while a worker maintains, in two commands."""
+        """Check every FLEET_REAP_S, until cancelled; while a worker maintains, three commands."""
         try:
+            await self._fit_queues()
             while True:
                 await asyncio.sleep(self._every_s)
                 try:
@@ -57,8 +59,9 @@ class StandIn:
     async def check(self) -> None:
         """Run one pass if nobody else maintains and no worker is live; raises RelayUnavailable.
 
-        Notes first which tenants the maintainer refuses.
+        Notes first how much a queue may keep, and which tenants the maintainer refuses.
         """
+        await self._connection.fit_queues()
         with self._passing_over("whom the maintainer refuses"):
             state = await read_state(self._connection)
             self._connection.crowding = frozenset(state.refused if state else ())
@@ -70,6 +73,11 @@ class StandIn:
             with self._passing_over("a lease"):
                 await self._leases.reap()
             await self._reconciler.reconcile()
+
+    async def _fit_queues(self) -> None:
+        """Before the first check: a shim that has just started takes jobs, too."""
+        with suppress(RelayUnavailable):
+            await self._connection.fit_queues()
 
     async def _resign(self) -> None:
         try:

@@ -83,6 +83,10 @@ _CONNECT_TIMEOUT_S = 5.0
 _FIRST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 5.0
 _FULL_S: Final = 10.0
+_JOB_BYTES: Final = 4096
+"""Of Redis's memory, for a job that waits with a small request."""
+_LEAST_QUEUE_BYTES: Final = 2**20
+"""Which a queue may keep in the smallest Redis."""
 _LONGEST_WHY: Final = 200
 _MOST_KEYS_NAMED: Final = 32
 """Keys of one script that are named because one of them is damaged: its first ones."""
@@ -191,6 +195,7 @@ class Connection:
         self.observer = observer
         self.crowding: frozenset[str] = frozenset()
         """Tenants that get no new job in, as the maintainer last said (relay/room)."""
+        self._configured = settings
         self._clock_offset_s = 0.0
         self._damage = RepeatedWarnings(_log)
         self._looked_at: dict[str, float] = {}
@@ -239,6 +244,19 @@ class Connection:
         """The bytes that Redis uses, and its `maxmemory` (0: none); raises RelayUnavailable."""
         told = await self.command("INFO", "memory")
         return int(told["used_memory"]), int(told.get("maxmemory", 0))
+
+    async def fit_queues(self) -> None:
+        """Let a queue keep at most a quarter of Redis's `maxmemory`; raises RelayUnavailable.
+
+        What waits is not removed, so it must not fill Redis. A job counts as 4 KiB at least.
+        """
+        _, most = await self.memory()
+        bound, jobs = self._configured.queue_limit_bytes, self._configured.queue_limit
+        if most:
+            bound = min(bound, max(_LEAST_QUEUE_BYTES, most // 4))
+            jobs = min(jobs, max(_LEAST_QUEUE_BYTES, most // 4) // _JOB_BYTES)
+        fitting = {"queue_limit_bytes": bound, "queue_limit": jobs}
+        self.settings = self._configured.model_copy(update=fitting)
 
     async def command(self, *words: Argument) -> Any:
         """Run one command; raises RelayUnavailable."""

@@ -26,16 +26,21 @@ SURVEYED_MINUTES: Final = 15
 """For which the counters of ended jobs are kept."""
 _RETRY_AFTER_S: Final = (1.0, 30.0, 120.0)
 """Least, unknown, most."""
+_SMALL: Final = ", or a quarter of Redis's maxmemory"
 _BOUNDS: Final = {
-    -1: ("queue", "jobs", "FLEET_QUEUE_LIMIT"),
+    -1: ("queue", "jobs", "FLEET_QUEUE_LIMIT" + _SMALL),
     -2: ("queue", "tokens", "FLEET_QUEUE_LIMIT_TOKENS"),
-    -3: ("queue", "bytes", "FLEET_QUEUE_LIMIT_BYTES"),
+    -3: ("queue", "bytes", "FLEET_QUEUE_LIMIT_BYTES" + _SMALL),
     -4: ("tenant", "jobs", "the bound of its key, or FLEET_TENANT_LIMIT"),
     -5: ("tenant", "tokens", "the bound of its key, or FLEET_TENANT_LIMIT_TOKENS"),
     -6: ("tenant", "bytes", "the bound of its key, or FLEET_TENANT_LIMIT_BYTES"),
-    -7: ("tenant", "jobs", "FLEET_TENANT_SHARE of what is free in FLEET_QUEUE_LIMIT"),
+    -7: ("tenant", "jobs", "FLEET_TENANT_SHARE of what is free in FLEET_QUEUE_LIMIT" + _SMALL),
     -8: ("tenant", "tokens", "FLEET_TENANT_SHARE of what is free in FLEET_QUEUE_LIMIT_TOKENS"),
-    -9: ("tenant", "bytes", "FLEET_TENANT_SHARE of what is free in FLEET_QUEUE_LIMIT_BYTES"),
+    -9: (
+        "tenant",
+        "bytes",
+        "FLEET_TENANT_SHARE of what is free in FLEET_QUEUE_LIMIT_BYTES" + _SMALL,
+    ),
 }
 """By the position of a refusal: whose bound it is, of what, and what sets it."""
 _AT_ONCE: Final = 200

@@ -50,7 +50,7 @@ class RelaySettings(FleetSettings):
     """Estimated tokens that may wait in one queue."""
     queue_limit_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 2**30
     """Bytes of requests that may be kept for one queue, of jobs that wait, are scheduled, or are
-    between two attempts."""
+    between two attempts; and at most a quarter of Redis's `maxmemory`."""
     tenant_limit: Annotated[int | None, Field(ge=1, le=_MOST_JOBS)] = None
     """Jobs of one tenant that may wait in one queue, if its API key sets no limit."""
     tenant_limit_tokens: Annotated[int | None, Field(ge=1, le=_MOST_TOKENS)] = None

@@ -1,6 +1,7 @@
 """A shim maintains the fleet while no worker does, and only then."""
 
 import asyncio
+import time
 
 from support.keys import keyed
 from support.redis_server import RedisServer
@@ -100,3 +101,25 @@ async def test_the_first_worker_gets_the_lease(redis_url: str) -> None:
             worker = Maintainer(at.relay.connection, "scripted-1")
 
             assert await worker.acquire()
+
+
+async def test_what_waits_for_later_cannot_fill_redis_and_others_get_in(
+    own_redis: RedisServer,
+) -> None:
+    own_redis.say("CONFIG", "SET", "maxmemory", str(40 * 2**20))
+    later = {**CHAT, "not_before": time.time() + 86_400}
+    large = {**later, "messages": [{"role": "user", "content": "x" * 2**20}]}
+    with keyed(own_redis.url, reap_s=0.1) as shim:
+        async with stage(shim.url, own_redis.url) as at, shim.caller("a") as a, asyncio.timeout(60):
+            await at.announce()
+            await asyncio.sleep(0.3)
+            answers = [await a.post("/api/v1/jobs/chat", json=large) for _ in range(8)]
+            small = [await a.post("/api/v1/jobs/chat", json=later) for _ in range(2)]
+            async with shim.caller("b") as b, shim.admin as admin:
+                taken = await b.post("/api/v1/jobs/chat", json={**large, "not_before": None})
+                limits = (await admin.get("/api/v1/limits")).json()["limits"]
+
+    assert [answer.status_code for answer in answers] == [202] * 4 + [429] * 4
+    assert "a quarter of Redis's maxmemory" in problem(answers[-1], 429, "queue_full")["detail"]
+    assert (small[0].status_code, taken.status_code) == (202, 202)
+    assert [each["limit"] for each in limits if "requests" in each["what"]] == [10 * 2**20]

@@ -28,6 +28,10 @@ def connected(server: RedisServer, user: str) -> Redis:
     return Redis(port=server.port, username=user, password=PASSWORDS[user])
 
 
+REFUSALS = ("ACL failure in script", "not allowed", "user executing the script can't")
+"""Of a command within a script, by Valkey and by Redis 7.0."""
+
+
 def may(server: RedisServer, user: str, *words: str) -> bool:
     with connected(server, user) as line:
         try:
@@ -35,7 +39,7 @@ def may(server: RedisServer, user: str, *words: str) -> bool:
         except NoPermissionError:
             return False
         except ResponseError as error:
-            return "ACL failure in script" not in str(error) and "not allowed" not in str(error)
+            return not any(words in str(error) for words in REFUSALS)
     return True
 
 

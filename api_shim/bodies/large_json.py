@@ -106,10 +106,7 @@ def _between(data: bytes, here: int, cut: int) -> int:
 
 def _backslashes(data: bytes, here: int, end: int) -> int:
     """How many there are in a row before `end`."""
-    begin = end
-    while begin > here and data[begin - 1 : begin] == b"\\":
-        begin -= 1
-    return end - begin
+    return end - here - len(data[here:end].rstrip(b"\\"))
 
 
 def _fill(value: dict[str, Any] | list[Any], mark: str, texts: list[list[str]]) -> None:

@@ -42,6 +42,12 @@ class _Child(NamedTuple):
     status: str
     after: tuple[str, ...]
     after_any: tuple[str, ...]
+    done: tuple[str, ...] = ()
+    """Those of `after` that a look has found done; they may be gone by now."""
+
+    def finds_done(self, statuses: Mapping[str, Status | None]) -> set[str]:
+        """Those of `after` that are done, by their states or an earlier look."""
+        return {each for each in self.after if statuses[each] == "done" or each in self.done}
 
 
 class Parents:
@@ -87,6 +93,7 @@ class Parents:
         statuses = dict(zip(parents, found, strict=True))
         child = _Child(record.id, record.queue, "queued", record.after, record.after_any)
         if not await self._look_at(child, statuses):
+            await self._note_done([child], statuses)
             return True
         await self._leases.wake(record.queue)
         return False
@@ -110,17 +117,20 @@ class Parents:
 
     async def _note_ended_parents(self) -> None:
         """Have the children of parents that have ended looked at now."""
-        ended = await self._connection.command("ZRANGE", redis_keys.PARENTS, 0, _AT_ONCE - 1)
-        for parent in ended:
-            key = redis_keys.children(parent.decode(errors="replace"))
-            some = await self._connection.command("SRANDMEMBER", key, _MOST_A_PASS)
+        ended = await self._connection.command(
+            "ZRANGE", redis_keys.PARENTS, 0, _AT_ONCE - 1, "WITHSCORES"
+        )
+        for parent, ended_at in zip(ended[::2], ended[1::2], strict=True):
+            name = parent.decode(errors="replace")
+            some = await self._connection.command(
+                "SRANDMEMBER", redis_keys.children(name), _MOST_A_PASS
+            )
             if not some:
                 await self._connection.command("ZREM", redis_keys.PARENTS, parent)
                 continue
-            scored = [word for child in some for word in (0, child)]
-            await self._connection.pipeline(
-                [("ZADD", redis_keys.BLOCKED, "XX", *scored), ("SREM", key, *some)]
-            )
+            children = [child.decode(errors="replace") for child in some]
+            at = float(ended_at) - jobs.NOTED_S
+            await self._connection.call(jobs.look_at(name, children, at))
 
     async def _look(self, job_ids: Sequence[str]) -> int:
         """Look at some children; returns how many wait no longer."""
@@ -134,16 +144,25 @@ class Parents:
         gone = set(job_ids) - {child.job_id for child in children}
         if gone:
             await self._connection.command("ZREM", redis_keys.BLOCKED, *gone)
-        left = {child.job_id for child in children} - {child.job_id for child in freed}
+        left = [child for child in children if child not in freed]
         if left:
-            again = f"{self._connection.now() + _LOOK_AGAIN_S:.3f}"
-            scored = [word for child in left for word in (again, child)]
-            await self._connection.command("ZADD", redis_keys.BLOCKED, "XX", *scored)
+            await self._note_done(left, statuses)
+            again = self._connection.now() + _LOOK_AGAIN_S
+            await self._connection.call(jobs.look_again([child.job_id for child in left], again))
         return len(freed)
+
+    async def _note_done(
+        self, children: Iterable[_Child], statuses: Mapping[str, Status | None]
+    ) -> None:
+        """Have children that go on waiting remember which parents are done."""
+        found = [(child, child.finds_done(statuses)) for child in children]
+        news = [jobs.note_done(child.job_id, done) for child, done in found if done - {*child.done}]
+        if news:
+            await self._connection.calls(news)
 
     async def _read(self, job_ids: Iterable[str]) -> list[_Child]:
         """The children of these ids that have not ended."""
-        names = ("queue", "status", "after", "after_any")
+        names = ("queue", "status", "after", "after_any", "done")
         ids = list(job_ids)
         rows = await self._connection.replies(
             [("HMGET", redis_keys.record(job_id), *names) for job_id in ids]
@@ -155,6 +174,7 @@ class Parents:
                 row[1].decode(errors="replace"),
                 _ids(row[2]),
                 _ids(row[3]),
+                _ids(row[4]),
             )
             for job_id, row in zip(ids, rows, strict=True)
             if row is not None and row[0] is not None and row[1] is not None
@@ -163,8 +183,9 @@ class Parents:
 
     async def _look_at(self, child: _Child, statuses: Mapping[str, Status | None]) -> bool:
         """Free or fail a child, if the states of its parents say so; returns whether it was."""
+        done = child.finds_done(statuses)
         for parent in child.after:
-            if (status := statuses[parent]) in _ENDED and status != "done":
+            if (status := statuses[parent]) in _ENDED and parent not in done:
                 is_gone = "is gone, so that it is not known whether it was done"
                 ended = is_gone if status is None else f"was not done: it {_in_words(status)}"
                 error = ParentFailed(f"job {parent}, which this one waits for, {ended}")

@@ -21,6 +21,7 @@ from contract.tenants import DEFAULT_TENANT
 from relay.connection import Argument, Connection, ScriptCall
 from relay.room.fair_shares import excess, to_free
 from relay.room.room_state import RoomState, write_state
+from relay.scripts.jobs import NOTED_S
 from relay.scripts.loader import load
 
 _log = logging.getLogger(__name__)
@@ -106,9 +107,13 @@ class RoomMaker:
         if ids:
             settings = self._connection.settings
             before = min(
-                self._connection.now() - settings.memory_keeps_s, await self._settled_until()
+                self._connection.now() - settings.memory_keeps_s,
+                await self._settled_until(),
+                await self._children_seen_until(),
             )
-            read_s = min(_READ_S, settings.memory_keeps_s)
+            # Who is refused keeps nothing by reading it again and again.
+            is_refusing = self._state is not None and self._state.refused
+            read_s = 0 if is_refusing else min(_READ_S, settings.memory_keeps_s)
             found = await self._connection.call(remove(ids, self._too_much, before, read_s))
             for tenant, jobs, size_bytes in found:
                 self._removed[tenant] += jobs
@@ -123,6 +128,17 @@ class RoomMaker:
             "XRANGE", redis_keys.UNSETTLED, "-", "+", "COUNT", 1
         )
         return int(oldest[0][0].partition(b"-")[0]) / 1000 if oldest else float("inf")
+
+    async def _children_seen_until(self) -> float:
+        """Until when jobs had ended whose children have noted that they are done."""
+        parents, children = await self._connection.pipeline(
+            [
+                ("ZRANGE", key, 0, 0, "WITHSCORES")
+                for key in (redis_keys.PARENTS, redis_keys.BLOCKED)
+            ]
+        )
+        noted = [float(at) + NOTED_S for at in children[1:] if float(at) < NOTED_S]
+        return min([float("inf"), *map(float, parents[1:]), *noted])
 
     def _ended(self, used: int, limit: int) -> RoomState:
         """Who keeps most, and who is refused, after both walks; the next pass begins anew."""
@@ -172,7 +188,7 @@ def remove(
     keys = [redis_keys.RECENT, redis_keys.DEAD, *_keys(job_ids)]
     victims = {tenant: size for tenant, size in too_much.items() if size > 0}
     args: list[Argument] = [
-        f"{ended_before:.3f}", read_s, redis_keys.recent("*"), len(victims),
+        f"{ended_before:.6f}", read_s, redis_keys.recent("*"), len(victims),
         *(word for each in victims.items() for word in each), *job_ids,
     ]  # fmt: skip
     return ScriptCall(load("room/remove"), keys, args, _removed)

@@ -1,6 +1,6 @@
 """Scripts of jobs: their records and logs, from the first event to the last (relay/lua/jobs)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from pydantic import TypeAdapter
@@ -13,6 +13,9 @@ from contract.result import Status
 from relay.connection import Argument, Hash, ScriptCall, pairs
 from relay.scripts.loader import load
 from relay.settings import RelaySettings
+
+NOTED_S: Final = 1e9
+"""A child whose parent has ended is to be looked at first: at the time of the end less so much."""
 
 
 class Begun(NamedTuple):
@@ -272,6 +275,25 @@ def adopt(parent: str, child: str, ttl_s: int) -> ScriptCall[Status | None]:
     """
     keys = [redis_keys.record(parent), redis_keys.children(parent)]
     return ScriptCall(load("jobs/adopt"), keys, [child, ttl_s], _status)
+
+
+def look_at(parent: str, children: Sequence[str], at: float) -> ScriptCall[bool]:
+    """Have jobs that still wait looked at then (unix seconds), no more at the parent's end."""
+    keys = [redis_keys.BLOCKED, redis_keys.children(parent)]
+    args: list[Argument] = [f"{at:.6f}", *children]
+    return ScriptCall(load("jobs/look_at"), keys, args, bool)
+
+
+def look_again(children: Sequence[str], at: float) -> ScriptCall[bool]:
+    """Have jobs that still wait looked at then (unix seconds)."""
+    args: list[Argument] = [f"{at:.3f}", *children]
+    return ScriptCall(load("jobs/look_at"), [redis_keys.BLOCKED], args, bool)
+
+
+def note_done(job_id: str, parents: Iterable[str]) -> ScriptCall[bool]:
+    """Note in a waiting job's record which of the jobs that it waits for are done."""
+    args: list[Argument] = [" ".join(sorted(parents))]
+    return ScriptCall(load("jobs/note_done"), [redis_keys.record(job_id)], args, bool)
 
 
 def unblock(job_id: str, deadline_s: float | None, not_before: float | None) -> ScriptCall[float]:

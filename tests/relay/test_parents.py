@@ -252,3 +252,18 @@ async def test_a_parent_that_is_gone_fails_those_that_needed_it_done(redis_url: 
         assert "is gone" in (await ending(relay, needs.id)).message
         assert await run_next(relay) == waits.id
         assert await left_in_queues(relay) == []
+
+
+async def test_a_parent_that_was_found_done_may_go(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        first, second = await relay.enqueue(), await relay.enqueue()
+        child = await child_of(relay, first, second)
+        assert await run_next(relay) == first
+        await relay.reconciler.reconcile()
+        await relay.connection.command("DEL", redis_keys.record(first))
+        late = await child_of(relay, second)
+        assert await run_next(relay) == second
+        await relay.reconciler.reconcile()
+
+        assert {await run_next(relay), await run_next(relay)} == {child.id, late.id}
+        await clean(relay)

@@ -3,7 +3,7 @@
 -- ARGV ended_before idle_s tenants_recent_pattern victims (tenant bytes)... id...
 -- Keys beyond KEYS: the lists of the victims' jobs.
 -- Deletes jobs of that many victims, in this order, until so many bytes of each are gone: jobs that
--- ended before then (unix seconds), that nobody needs (a child, a batch), and whose log nobody has
+-- ended before then (unix seconds), that no batch needs, and whose log nobody has
 -- read for idle_s seconds. Returns (tenant jobs bytes)... of what was deleted.
 -- include shared/ended.lua
 -- include shared/key_pattern.lua

@@ -14,6 +14,7 @@ from contract import redis_keys
 from contract.errors import JobNotFound, QueueFull, RelayFull, WorkerLost
 from contract.events import Delta
 from contract.tenants import Tenant
+from relay.parents import Parents
 from relay.queue import Queue
 from relay.room import room_maker
 from relay.room.room_maker import RoomMaker
@@ -138,9 +139,6 @@ async def test_what_has_not_ended_or_ended_just_now_stays(
 
 async def test_what_somebody_reads_or_needs_stays(own_redis: RedisServer) -> None:
     async with relay_at(own_redis, memory_keeps_s=2.0) as relay:
-        parent = await job_of(relay, "a")
-        await relay.queue.enqueue(chat(after=(parent,)), queue=QUEUE, tenant=Tenant(name="a"))
-        await relay.run(await relay.claim(), Delta(content=TEXT))
         row, _ = await Queue(relay.connection, is_for_rows=True).enqueue(
             chat(TEXT), queue=QUEUE, tenant=Tenant(name="a"), job_id="f" * 32
         )
@@ -154,8 +152,61 @@ async def test_what_somebody_reads_or_needs_stays(own_redis: RedisServer) -> Non
         await RoomMaker(relay.connection).make(30)
 
         assert (await relay.records.get(row.id)).status == "done"
-        assert all(await there(relay, [parent, read]))
+        assert all(await there(relay, [read]))
         assert False in await there(relay, late)
+
+
+async def test_a_parent_stays_until_its_children_were_looked_at(own_redis: RedisServer) -> None:
+    async with relay_at(own_redis) as relay:
+        parent = await job_of(relay, "a")
+        other = await job_of(relay, "a", not_before=relay.connection.now() + 1000)
+        child, _ = await relay.queue.enqueue(
+            chat(after=(parent, other)), queue=QUEUE, tenant=Tenant(name="a")
+        )
+        await relay.run(await relay.claim(), Delta(content=TEXT))
+        jobs = await ended(relay, "a", 50)
+        await bound(relay, 1.2)
+        await RoomMaker(relay.connection).make(30)
+        assert all(await there(relay, [parent, *jobs]))
+
+        await Parents(relay.connection).keep()
+        await RoomMaker(relay.connection).make(30)
+        assert (await there(relay, [parent, *jobs]))[:2] == [False, False]
+
+        await relay.connection.command("CONFIG", "SET", "maxmemory", 0)
+        await relay.connection.command("ZADD", redis_keys.BLOCKED, 0, child.id)
+        await relay.reconciler.reconcile()
+        assert (await relay.records.get(child.id)).status == "queued"
+
+
+async def test_jobs_that_wait_for_all_of_a_tenants_jobs_keep_none_of_them(
+    own_redis: RedisServer,
+) -> None:
+    async with relay_at(own_redis) as relay:
+        jobs = await ended(relay, "a", 100)
+        never = await job_of(relay, "a", not_before=relay.connection.now() + 1000)
+        for at in range(0, 100, 20):
+            after = (*jobs[at : at + 20], never)
+            await relay.queue.enqueue(chat(after=after), queue=QUEUE, tenant=Tenant(name="a"))
+        await bound(relay, 1.1)
+        await RoomMaker(relay.connection).make(30)
+
+        assert False in await there(relay, jobs)
+
+
+async def test_who_is_refused_keeps_nothing_by_reading_it(own_redis: RedisServer) -> None:
+    async with relay_at(own_redis, memory_keeps_s=2.0) as relay:
+        jobs = await ended(relay, "a", 100)
+        mine = await ended(relay, "b", 2)
+        await asyncio.sleep(2.5)
+        await bound(relay, 0.95)
+        maker = RoomMaker(relay.connection)
+        for expected in (True, False):
+            for job in jobs:
+                await relay.frames(job)
+            await maker.make(30)
+            assert all(await there(relay, jobs)) is expected
+        assert all(await there(relay, mine))
 
 
 async def test_what_is_not_in_the_ledger_yet_stays(own_redis: RedisServer) -> None:

@@ -126,6 +126,8 @@ CALLS: dict[str, ScriptCall[Any]] = {
         JOB, QUEUE, STARTED, turn_scripts.TurnPlace("c", "a"), turn_scripts.Remembered(1, 1)
     ),
     "jobs/adopt": jobs.adopt(OTHER, JOB, 1),
+    "jobs/look_at": jobs.look_at(OTHER, [JOB], 1),
+    "jobs/note_done": jobs.note_done(JOB, [OTHER]),
     "jobs/unblock": jobs.unblock(JOB, 1, None),
     "jobs/append": jobs.append([FRAME], 1, 1),
     "jobs/hand_over": jobs.hand_over(JOB, 1, Queued(queue=QUEUE), counts=True, is_lost=False),

@@ -12,6 +12,7 @@ import logging
 import math
 import re
 import time
+from collections import Counter
 from collections.abc import (
     AsyncGenerator,
     Callable,
@@ -195,6 +196,10 @@ class Connection:
         self.observer = observer
         self.crowding: frozenset[str] = frozenset()
         """Tenants that get no new job in, as the maintainer last said (relay/room)."""
+        self.free_bytes = math.inf
+        """What Redis had left of its `maxmemory` at the last look (relay/room)."""
+        self.taken_bytes: Counter[str] = Counter()
+        """What this process has put there for each tenant since then."""
         self._configured = settings
         self._clock_offset_s = 0.0
         self._damage = RepeatedWarnings(_log)
@@ -246,11 +251,14 @@ class Connection:
         return int(told["used_memory"]), int(told.get("maxmemory", 0))
 
     async def fit_queues(self) -> None:
-        """Let a queue keep at most a quarter of Redis's `maxmemory`; raises RelayUnavailable.
+        """Look how much memory Redis has, and has left; raises RelayUnavailable.
 
+        A queue may keep a quarter of its `maxmemory`.
         What waits is not removed, so it must not fill Redis. A job counts as 4 KiB at least.
         """
-        _, most = await self.memory()
+        used, most = await self.memory()
+        self.free_bytes = max(0, most - used) if most else math.inf
+        self.taken_bytes.clear()
         bound, jobs = self._configured.queue_limit_bytes, self._configured.queue_limit
         if most:
             bound = min(bound, max(_LEAST_QUEUE_BYTES, most // 4))

@@ -26,11 +26,12 @@ from relay.admission.turn_admission import INTERRUPTED, TurnAdmission
 from relay.connection import Connection, ScriptCall
 from relay.idempotency import Key, KeyTimes
 from relay.leases import AFTER_A_PAUSE, Leases
+from relay.multiplexer import LargeWord
 from relay.order import Arrival
 from relay.parents import Parents
 from relay.position import Positions, behind, paused, placed, queue_full, turn_obstacle
 from relay.records import Records
-from relay.room.room_state import no_room
+from relay.room.room_state import no_room, take_room
 from relay.scheduling import later
 from relay.scheduling.pauses import pause_in
 from relay.scripts import jobs, queues
@@ -162,6 +163,7 @@ class Queue:
     ) -> tuple[JobRecord, QueuePlace] | HeldKey:
         """`lives`: whether a job of this id, which a caller has chosen, may be accepted later."""
         record = new.record
+        self._take_room(new, arriving)
         await self._refuse_if_full(arriving)
         try:
             if record.blocked:
@@ -197,6 +199,19 @@ class Queue:
         if later.is_later(request):
             later.check_time(request.not_before, self._connection.now())
             await self._parents.require(request, tenant)
+
+    def _take_room(self, new: NewJob, arriving: Arrival) -> None:
+        body = new.fields.get("request", b"")
+        size_bytes = 0
+        if isinstance(body, LargeWord):
+            size_bytes = body.size_bytes
+        elif isinstance(body, bytes):
+            size_bytes = len(body)
+        try:
+            take_room(self._connection, arriving.tenant, size_bytes)
+        except QueueFull:
+            self._connection.observer.on_refused(arriving.queue, "tenant")
+            raise
 
     async def _refuse_if_full(self, arriving: Arrival) -> None:
         """Raise QueueFull without a trace of the job if the queue refused another a moment ago.

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from contract import redis_keys
 from contract.errors import QueueFull
+from contract.tenants import DEFAULT_TENANT
 from contract.wire import WireModel
 from relay.connection import Argument, Connection, ScriptCall
 from relay.scripts.loader import load
@@ -22,6 +23,10 @@ _repeated = RepeatedWarnings(_log)
 _INTERVALS: Final = 5
 """Times `FLEET_REAP_S` for which it holds: a maintainer that dies refuses nobody for long."""
 _RETRY_AFTER_S: Final = 10.0
+_SHARE: Final = 1 / 4
+"""Of what is free, for a tenant between two looks; a fleet has several shims."""
+_JOB_BYTES: Final = 4096
+"""That a job with a small request takes."""
 
 
 class RoomState(WireModel):
@@ -70,3 +75,27 @@ def no_room(tenant: str) -> QueueFull:
         retry_after_s=_RETRY_AFTER_S,
         scope="tenant",
     )
+
+
+def take_room(connection: Connection, tenant: str, size_bytes: int) -> None:
+    """Count a new job's bytes; raises QueueFull if its tenant takes too much between two looks.
+
+    Who fills Redis within seconds would be refused only when it is full, and others with them.
+    """
+    free, taken = connection.free_bytes, connection.taken_bytes
+    # A full Redis refuses by itself, and says why.
+    if not free or tenant == DEFAULT_TENANT.name:
+        return
+    size = max(size_bytes, _JOB_BYTES)
+    others = taken.total() - taken[tenant]
+    most = (free - others) * (_SHARE if taken[tenant] else 2 * _SHARE)
+    if taken[tenant] + size > most:
+        every_s = connection.settings.reap_s
+        raise QueueFull(
+            f"Redis has {free / 2**20:.1f} MiB of memory left, of which the jobs of tenant "
+            f"{tenant} may take a quarter in {every_s:g} seconds: try again then, or send less "
+            "at once",
+            retry_after_s=max(1.0, every_s),
+            scope="tenant",
+        )
+    taken[tenant] += size

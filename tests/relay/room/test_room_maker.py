@@ -351,3 +351,29 @@ async def test_without_keys_nobody_is_refused(own_redis: RedisServer) -> None:
 
         assert state is not None
         assert state.refused == ()
+
+
+async def test_a_tenant_takes_a_quarter_of_what_is_left_between_two_looks(
+    own_redis: RedisServer,
+) -> None:
+    async with relay_at(own_redis) as relay:
+        used, _ = await relay.connection.memory()
+        await relay.connection.command("CONFIG", "SET", "maxmemory", used + 16 * KIB * KIB)
+
+        async def taken(tenant: str, *, jobs: int) -> int:
+            for count in range(jobs):
+                # In queues of their own, whose bounds they do not reach.
+                queue, text = f"{tenant}{count}.chat", "x" * KIB * KIB
+                try:
+                    await relay.queue.enqueue(chat(text), queue=queue, tenant=Tenant(name=tenant))
+                except QueueFull:
+                    return count
+            return jobs
+
+        await relay.connection.fit_queues()
+        assert await taken("a", jobs=12) == 3
+        assert await taken("b", jobs=2) == 2
+        assert await taken("default", jobs=5) == 5
+        await relay.connection.fit_queues()
+        assert 0 < await taken("a", jobs=12) < 3
+        assert await taken("b", jobs=1) == 1

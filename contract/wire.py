@@ -130,11 +130,14 @@ def encode_large(model: WireModel) -> list[bytes]:
 def json_pieces(value: Any) -> Iterator[bytes]:
     """The JSON of a value, as `to_json` writes it, with its large texts a slice at a time.
 
+    An infinite number, which JSON has no word for, is null.
     A text that is there twice, as what `/v1/responses` repeats of a request, has the same slices.
     """
     texts: list[str] = []
     mark = uuid4().hex
-    rest = re.split(rb'"%s[0-9]+"' % mark.encode(), to_json(_hollow(value, texts, mark)))
+    rest = re.split(
+        rb'"%s[0-9]+"' % mark.encode(), to_json(_hollow(value, texts, mark), inf_nan_mode="null")
+    )
     times = Counter(map(id, texts))
     repeated: dict[int, list[bytes]] = {}
     yield rest[0]

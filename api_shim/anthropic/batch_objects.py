@@ -16,7 +16,8 @@ from api_shim.anthropic.message_body import invalid_field
 from api_shim.http.problems import Problem
 from api_shim.submission.ignored_fields import HEADER
 from contract.batches import ENDED, Batch
-from contract.json_lines import json_line
+from contract.json_lines import json_line, one_line
+from contract.wire import json_pieces
 
 ENDPOINT: Final = "/v1/messages"
 BATCH_PREFIX: Final = "msgbatch_"
@@ -121,7 +122,7 @@ def to_lines(body: Any, most: int) -> InputLines:
         )
     seen: set[str] = set()
     left_out = dict.fromkeys(name for name in body if name != "requests")
-    lines = bytearray()
+    lines: list[bytes] = []
     for at, request in enumerate(requests):
         custom_id, params = _request(f"requests.{at}", request)
         if custom_id in seen:
@@ -131,8 +132,10 @@ def to_lines(body: Any, most: int) -> InputLines:
         seen.add(custom_id)
         left_out |= dict.fromkeys(f"requests[].{name}" for name in request if name not in _FIELDS)
         row = {"custom_id": custom_id, "method": "POST", "url": ENDPOINT, "body": params}
-        lines += json_line(row) + b"\n"
-    return InputLines(bytes(lines), len(requests), tuple(left_out))
+        lines += [*map(one_line, json_pieces(row)), b"\n"]
+        requests[at] = None
+        del request, params, row  # of a large one there is no second
+    return InputLines(b"".join(lines), len(requests), tuple(left_out))
 
 
 def _request(field: str, request: Any) -> tuple[str, dict[str, Any]]:

@@ -34,7 +34,7 @@ from api_shim.http.headers import (
     NotBeforeHeader,
     WebhookHeader,
 )
-from api_shim.http.json_body import parse_held, read_body, require_json
+from api_shim.http.json_body import parse_held, read_body, require_json, take_body
 from api_shim.http.problems import Refusal
 from api_shim.submission.ignored_fields import HEADER, header_value
 from contract.batches import BATCH_ID, ENDED, Batch, NewBatch, StoredFile
@@ -90,7 +90,7 @@ async def create(
     check_batch(caller, ENDPOINT, backend)
     check_time(not_before, dependencies.connection.now())
     most = dependencies.settings.batch_max_rows
-    lines = await read_body([await request.body()], lambda held: _lines_of(held, most))
+    lines = await read_body(await take_body(request), lambda held: _lines_of(held, most))
     file, is_new = await _stored(lines.data, dependencies, caller, key)
     new = NewBatch(
         endpoint=ENDPOINT,

@@ -13,12 +13,14 @@ from uuid import uuid4
 
 from pydantic_core import from_json
 
-from api_shim.bodies.json_scan import CONTINUATION, QUOTE, end_of_string
+from api_shim.bodies.json_scan import CONTINUATION, QUOTE, TooMuch, end_of_string
 
 _LARGE_BYTES: Final = 2**18
 """Shorter strings are left to the parser."""
 _LARGE_ASCII_BYTES: Final = 4 * 2**20
 """Shorter texts are, if all their strings are narrow."""
+_LONGEST_NAME_BYTES: Final = 2**18
+"""Names are not cut, and errors repeat them."""
 _SLICE_BYTES: Final = 2**21
 _MOST_CONTINUATIONS: Final = 3
 """Of one character."""
@@ -30,7 +32,8 @@ _PAIR_BEGUN: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
 def parse_large(held: list[bytes]) -> Any:
     """The value of the JSON text in `held`, which is emptied as soon as the text is read.
 
-    Raises ValueError: without a position, if a large string is in the text.
+    Raises ValueError: without a position, if a large string is in the text; TooMuch for a name of
+    a field that is one.
     """
     if not _is_wider_parsed(held[0]):
         return from_json(held.pop(), allow_inf_nan=False)
@@ -61,7 +64,13 @@ def _apart(data: bytes, mark: str) -> tuple[bytes, list[list[str]]]:
     copied = here = 0
     while (begin := data.find(QUOTE, here)) >= 0:
         here = end_of_string(data, begin + 1)
-        if here - begin < _LARGE_BYTES or _is_name(data, here):
+        if here - begin < _LARGE_BYTES:
+            continue
+        if here >= len(data):  # it is all that there is, or has no end
+            break
+        if _is_name(data, here):
+            if here - begin > _LONGEST_NAME_BYTES:
+                raise TooMuch(f"the name of a field has more than {_LONGEST_NAME_BYTES} bytes")
             continue
         rest.append(data[copied:begin] + f'"{mark}{len(texts)}"'.encode())
         texts.append([_parsed(part) for part in _slices(data, begin + 1, here - 1)])
@@ -70,9 +79,9 @@ def _apart(data: bytes, mark: str) -> tuple[bytes, list[list[str]]]:
 
 
 def _is_name(data: bytes, after: int) -> bool:
-    """Whether the string that ends here is a field's name, or is all that there is."""
+    """Whether the string that ends here is a field's name."""
     match = _AFTER_STRING.match(data, after)
-    return after >= len(data) or match is None or bool(match[1])
+    return match is not None and bool(match[1])
 
 
 def _parsed(part: bytes) -> str:

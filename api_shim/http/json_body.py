@@ -253,6 +253,13 @@ async def read_body(held: list[bytes], read: Callable[[list[bytes]], Read]) -> R
     return await asyncio.get_running_loop().run_in_executor(_LARGE, read, held)
 
 
+async def take_body(request: Request) -> list[bytes]:
+    """The body in a list; the request does not keep it."""
+    held = [await request.body()]
+    request._body = b""  # noqa: SLF001 - where Starlette keeps what it has read
+    return held
+
+
 def parse_json(data: bytes) -> Any:
     """The value of a small body; raises Refusal if it is no JSON."""
     try:

@@ -96,7 +96,7 @@ async def wrong_items(at: Scene) -> Outcome:
 
 
 async def long_names(at: Scene) -> Outcome:
-    name = b'"' + b"x" * at.many(20 * MIB) + b'"'
+    name = b'"' + "\u4e2d".encode() + b"x" * at.many(20 * MIB) + b'"'
     paths = [path for path in CHATS if path.startswith("/api/v1")]
     return await refused(at, paths, lambda path: conversation(path, [], b"," + name + b":1"))
 
@@ -119,6 +119,15 @@ async def large_text_of_another_alphabet(at: Scene) -> Outcome:
     message = lines(at.many(29 * MIB), "\u4e2d".encode())
     status, _ = await sent(at, CHATS[0], conversation(CHATS[0], [message]))
     return all_are(Counter([status]), {"202"})
+
+
+async def large_batch_of_another_alphabet(at: Scene) -> Outcome:
+    """An honest batch with such a request."""
+    message = lines(at.many(29 * MIB), "\u4e2d".encode())
+    params = conversation("/v1/messages", [message])
+    body = b'{"requests":[{"custom_id":"a","params":' + params + b"}]}"
+    status, _ = await sent(at, "/v1/messages/batches", body)
+    return all_are(Counter([status]), {"200"})
 
 
 async def large_text_with_emoji(at: Scene) -> Outcome:
@@ -174,6 +183,7 @@ CASES = [
     Case("a name of 20 MB", long_names, 90),
     Case("one message of 29 MB", one_large_message, 4 * 29),
     Case("29 MB with a Chinese character", large_text_of_another_alphabet, 4 * 29),
+    Case("a batch of 29 MB with one", large_batch_of_another_alphabet, 4 * 29),
     Case("29 MB with an emoji", large_text_with_emoji, 2 * 32),
     Case("a million ids of tokens", a_million_tokens, 2 * 32),
     Case("ten thousand messages", a_long_conversation, 4 * 6),

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import from_json
 
+from api_shim.bodies.json_scan import TooMuch
 from api_shim.bodies.large_json import parse_large
 
 CUT = 2**8
@@ -93,3 +94,11 @@ def test_any_tree_is_itself(tree: Any) -> None:
     data = json.dumps(["中" * CUT, tree], ensure_ascii=False).encode()
 
     assert parsed(data) == ["中" * CUT, tree]
+
+
+@pytest.mark.parametrize("text", ["中" + "x" * 2**18, "x" * 2**18])
+def test_a_name_of_megabytes_is_refused_before_it_is_parsed(text: str) -> None:
+    with pytest.raises(TooMuch, match="name of a field"):
+        parsed(json.dumps({"a": {text: 1}}).encode())
+
+    assert parsed(json.dumps({"a": text}).encode()) == {"a": text}

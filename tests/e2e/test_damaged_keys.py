@@ -330,9 +330,10 @@ async def _job_of_blue(at: Damaged) -> str:
 
 
 async def _until_named(at: Damaged, keys: list[str], since: tuple[int, int]) -> None:
-    """Wait until the log names one of these keys."""
-    async with asyncio.timeout(15):
+    """Enqueue until the log names one of these keys: some are not read while slots are idle."""
+    async with asyncio.timeout(15), at.client(at.red_key) as red:
         while not at.names_one_of(keys, since):
+            await red.post("/api/v1/jobs/chat", json=CHAT)
             await asyncio.sleep(0.1)
 
 

@@ -9,6 +9,7 @@ from support.relay import relay_on
 from contract import redis_keys
 from contract.errors import InvalidRequest, LastAdmin, UnknownKey
 from contract.tenants import EVERY, KEY, USE, KeyChange, KeyRotation, NewKey
+from relay.access.audit_log import AuditLog
 from relay.api_keys import ApiKeys, ApiKeyTable, revoke_key
 
 ADMIN = NewKey(tenant="boss", admin=True)
@@ -238,6 +239,25 @@ async def test_a_rotated_key_has_the_same_rights_and_ends_after_the_overlap(
         assert again.replaces == old.id
         listed = (await tenants.refresh(ApiKeyTable())).entries
         assert listed[old.id].facts.expires_at == was.facts.expires_at
+
+
+async def test_a_full_redis_takes_what_an_admin_does_against_it(redis_url: str) -> None:
+    # Who fills it would otherwise keep admins from limiting him, and his acts out of the log.
+    async with relay_on(redis_url) as relay:
+        tenants, log = ApiKeys(relay.connection), AuditLog(relay.connection)
+        await tenants.issue(ADMIN)
+        old = await tenants.issue(NewKey(tenant="a"))
+        await relay.connection.command("CONFIG", "SET", "maxmemory", 1)
+        await tenants.change(old.id, KeyChange(limit_jobs=1))
+        new = await tenants.rotate(old.id, KeyRotation(overlap_s=60))
+        await tenants.issue(NewKey(tenant="b"))
+        await log.append(old.owner, {"action": "tried", "status": 403}, refused=True)
+        listed = (await tenants.refresh(ApiKeyTable())).entries
+        page = await log.page(limit=5, before=None, refused=True)
+        await relay.connection.command("CONFIG", "SET", "maxmemory", 0)
+
+        assert listed[new.id].facts.limit_jobs == 1
+        assert [entry.action for entry in page.entries] == ["tried"]
 
 
 async def test_the_last_admin_may_be_rotated(redis_url: str) -> None:

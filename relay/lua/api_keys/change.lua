@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- KEYS keys; ARGV id expected keeps json revision limit [new id, new keeps, new json]
 -- Replaces a key's json, if its entry is the expected one, and adds another key, if there is one.
 -- Returns the entry of the new key, else of the changed one; false: there is no key; or 'changed':

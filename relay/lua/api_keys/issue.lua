@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- KEYS keys; ARGV id keeps (1: may manage keys and does not expire) json revision limit
 -- Stores a new key. Returns its entry, '<keeps> <created_at> <json>' (also if the id exists);
 -- 'first': the first key must have keeps = 1; 'full': the limit of keys is reached.

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- KEYS log, ids of the entries that share a bound; ARGV entry, the bound, ttl_s
 -- Appends an entry to an audit log; of those that share its bound the oldest ones go. Every entry has
 -- a microsecond of its own, its score and id. The same entry is appended once. Returns nothing.

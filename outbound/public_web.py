@@ -34,6 +34,12 @@ _HOLD_IPV4: Final = tuple(
 )
 """IPv6 addresses with an IPv4 address in their last 32 bits, to which a network may pass them on:
 compatible, mapped (RFC 4291), translated (RFC 7915) and NAT64 (RFC 6052)."""
+_NOT_PUBLIC: Final = tuple(
+    map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "3fff::/20"))
+)
+"""What not every Python's table knows: addresses of protocols (RFC 6890; metadata of clouds are at
+192.0.0.192), relays of 6to4 (RFC 7526), the host of a machine at Azure, and documentation
+(RFC 9637)."""
 _FAILURES: Final = (aiohttp.ClientError, OSError, UnicodeError)
 """What a request fails with; a name that IDNA does not allow is a UnicodeError."""
 _NUMERIC: Final = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+))*\.?", re.IGNORECASE)
@@ -68,7 +74,8 @@ def is_public(address: str) -> bool:
             ip = ip.sixtofour
         elif ip not in _UNICAST:
             return False
-    return ip.is_global and not ip.is_multicast
+    is_listed = any(ip in network for network in _NOT_PUBLIC)
+    return ip.is_global and not ip.is_multicast and not is_listed
 
 
 def allowed_address(text: str, *, private: bool) -> URL:

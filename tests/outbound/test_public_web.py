@@ -167,6 +167,13 @@ def test_an_address_is_refused_without_repeating_it(address: str, reason: str) -
         ("2001:0:1::1", False),
         ("64:ff9b::224.0.0.1", False),
         ("2001:db8::1", False),
+        ("192.0.0.192", False),
+        ("::ffff:192.0.0.192", False),
+        ("2002:c000:c0::1", False),
+        ("192.88.99.1", False),
+        ("168.63.129.16", False),
+        ("168.63.129.17", True),
+        ("3fff::1", False),
     ],
 )
 def test_only_addresses_of_the_open_internet_are_public(address: str, public: bool) -> None:  # noqa: FBT001

@@ -32,7 +32,8 @@ class RelaySettings(FleetSettings):
     read its events."""
     compact_after_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 300
     """Seconds after a job's end at which its log and record are compacted, in which they take a
-    quarter of the memory or less; readers notice nothing. 0: never."""
+    quarter of the memory or less; readers notice nothing. Five at most from half of
+    `memory_high_water` on. 0: never."""
     memory_high_water: Annotated[float, Field(ge=0.2, le=1)] = 0.8
     """The part of Redis's `maxmemory` from which on ended jobs are removed before their time: the
     oldest of the tenants that keep most. 1: never."""

@@ -1,5 +1,8 @@
 """Compacts the logs and records of jobs that have ended `FLEET_COMPACT_AFTER_S` ago.
 
+While Redis's memory is short they are compacted seconds after their end, because nothing of them is
+lost, and it is before jobs are removed (docs/adr/0064).
+
 The maintainer does it, between two checks of leases and for a quarter of that time. A job costs
 nothing for it while it runs: the list of all jobs by creation is walked, up to those that may have
 ended long enough ago, and a job that is not ready then goes into `fleet:uncompacted` with the time
@@ -12,7 +15,7 @@ maintainer may die at any point, and two of them do no harm.
 import asyncio
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from contract import redis_keys
@@ -32,6 +35,10 @@ _GROUP_BYTES: Final = 2**20
 """Jobs, and bytes of their logs in Redis, that are read in one round trip."""
 _LARGEST_BYTES: Final = 4 * 2**20
 """A larger log is left as it is: a script that replaces it would block Redis for milliseconds."""
+_SOON_S: Final = 5.0
+"""After its end a job is compacted, at the latest, while memory is short."""
+_SHORT: Final = 1 / 2
+"""Of the mark above which jobs are removed: memory is short from there on."""
 _RUNS_FOR_S: Final = 60.0
 """Most jobs end within this time; others are looked at a second time."""
 _LEAST_SAVED: Final = 8
@@ -64,11 +71,14 @@ class Compactor:
     def __init__(self, connection: Connection) -> None:
         """Work through this connection."""
         self._connection = connection
+        self._is_short = False
+        """Whether Redis has little memory left, as of the last turn."""
 
     async def compact_for(self, seconds: float) -> None:
         """Compact what is due; return after so many seconds. Raises RelayUnavailable."""
         now = asyncio.get_running_loop().time
         until = now() + seconds
+        await self.look_at_memory()
         while (began := now()) < until:
             is_busy = False
             with self._connection.passing_over("a log to compact"):
@@ -76,9 +86,17 @@ class Compactor:
             left_s = until - now()
             await asyncio.sleep(min(left_s, _PAUSES * (now() - began)) if is_busy else left_s)
 
+    async def look_at_memory(self) -> None:
+        """Learn whether memory is short: then jobs are compacted soon; raises RelayUnavailable."""
+        mark = self._connection.settings.memory_high_water
+        with self._connection.passing_over("how much memory is left"):
+            used, limit = await self._connection.memory()
+            self._is_short = limit > 0 and used > _SHORT * mark * limit
+
     @property
     def _after_s(self) -> float:
-        return self._connection.settings.compact_after_s
+        after_s = self._connection.settings.compact_after_s
+        return min(after_s, _SOON_S) if self._is_short else after_s
 
     async def compact_some(self, until: float) -> bool:
         """Compact the jobs of one page. Returns whether there was any.
@@ -93,8 +111,7 @@ class Compactor:
         later = {job.id: at for job in jobs if (at := self._checked_again_at(job, now)) is not None}
         if later:
             # First of all, so that a maintainer that dies loses none.
-            pairs = [each for id, at in later.items() for each in (f"{at:.3f}", id)]
-            await self._connection.command("ZADD", redis_keys.UNCOMPACTED, *pairs)
+            await self._connection.call(look_again(later))
         ready = [job for job in jobs if _is_ready(job) and job.id not in later]
         if not await self._compact(ready, until):
             return True
@@ -102,7 +119,7 @@ class Compactor:
         if finished:
             await self._connection.command("ZREM", redis_keys.UNCOMPACTED, *finished)
         if cursor is not None:
-            await self._connection.command("SET", redis_keys.COMPACTED, cursor)
+            await self._connection.call(note_place(cursor))
         return bool(waiting or created)
 
     async def _waiting(self, now: float) -> list[str]:
@@ -252,6 +269,19 @@ async def _call(job: _Job, log: Sequence[Any], fields: Sequence[Any]) -> ScriptC
     return compact(
         job.id, ended_at=job.ended_at, length=len(log), moved=list(moved), entries=entries
     )
+
+
+def look_again(later: Mapping[str, float]) -> ScriptCall[None]:
+    """Have jobs looked at again at these times (unix seconds)."""
+    pairs: list[Argument] = [each for id, at in later.items() for each in (f"{at:.3f}", id)]
+    script = load("compaction/look_again")
+    return ScriptCall(script, [redis_keys.UNCOMPACTED], pairs, lambda _: None)
+
+
+def note_place(cursor: str) -> ScriptCall[None]:
+    """Keep how far the list of jobs has been looked at."""
+    script = load("compaction/note_place")
+    return ScriptCall(script, [redis_keys.COMPACTED], [cursor], lambda _: None)
 
 
 def compact(

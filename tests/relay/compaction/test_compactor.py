@@ -294,3 +294,24 @@ async def test_compaction_is_off_at_zero_and_pauses_where_nothing_is_due(redis_u
         await asyncio.wait_for(relay.compactor.compact_for(0.05), 5)
 
         assert await is_compacted(relay, job)
+
+
+async def test_while_memory_is_short_jobs_are_compacted_soon_also_in_a_full_redis(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whose answers fill Redis within seconds had others refused until they were minutes old.
+    monkeypatch.setattr(compactor, "_SOON_S", 0.001)
+    async with relay_on(own_redis.url, compact_after_s=300) as relay:
+        job = await ended(relay, *words(500))
+        waiting = await relay.enqueue()
+        await relay.compactor.compact_for(0.1)
+        is_early = await is_compacted(relay, job)
+        await relay.connection.command("CONFIG", "SET", "maxmemory", 1)
+        async with asyncio.timeout(5):
+            while not await is_compacted(relay, job):
+                await relay.compactor.compact_for(0.1)
+        again = await relay.connection.command("ZSCORE", redis_keys.UNCOMPACTED, waiting)
+        await relay.connection.command("CONFIG", "SET", "maxmemory", 0)
+
+        assert not is_early
+        assert again is not None

@@ -80,6 +80,8 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "api_keys/change": api_keys.change_key(["id", b"", 1, b"{}", "r", 1]),
     "api_keys/revoke": api_keys.revoke_key("id", "r"),
     "api_keys/read": api_keys.read_table("r"),
+    "compaction/look_again": compactor.look_again({JOB: 1.0}),
+    "compaction/note_place": compactor.note_place("1.0"),
     "conversations/report": turn_scripts.report(QUEUE, "w", 1, 1, {"address": True}),
     "batches/create": batches.create(
         "batch_1", "t", {}, window_s=1, spare_s=1, parts_name="p", input_name="i", limit=1,

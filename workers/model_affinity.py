@@ -8,8 +8,9 @@
   twice if two requests need it (lmstudio-bug-tracker #1751). A pull is not a load.
 - A backend that seems to evict a model while it generates, to load another one, gets jobs of one
   model at a time; a cold first job waits for those that run, and may be overtaken as before
-  (LM Studio #671, #1796, llama.cpp #21678, llama-swap #588). The next probe decides: if the model
-  is still in memory, its answer broke off for another reason. The rule ends after some minutes.
+  (LM Studio #671, #1796, llama.cpp #21678, llama-swap #588). The next probe that begins decides: if
+  the model is still in memory, its answer broke off for another reason. The rule ends after some
+  minutes.
 - From four slots up, one slot in four runs no job of class `batch`.
 
 A model that jobs load with different context lengths (contract/model_names.py) counts as one model
@@ -119,8 +120,16 @@ class ModelAffinity:
             return None
         return model_of(next(iter(self._loads.values())))
 
-    def on_models(self, models: Sequence[ModelReport]) -> None:
-        """Take the models of a probe, with which of them are in memory."""
+    @property
+    def suspect(self) -> str | None:
+        """The model that may have been evicted; a probe that begins now decides whether."""
+        return self._suspect
+
+    def on_models(self, models: Sequence[ModelReport], suspect: str | None = None) -> None:
+        """Take the models of a probe, with which of them are in memory.
+
+        `suspect` is what it was when the probe began.
+        """
         self._is_any_cold = any(model.warm is False for model in models)
         listed = {untagged(model.name) for model in models}
         self._loaded_as = {m: how for m, how in self._loaded_as.items() if m in listed}
@@ -128,14 +137,14 @@ class ModelAffinity:
         self._reported = frozenset(all_spellings(self._loaded_as.get(name, name) for name in warm))
         if self._last is not None and untagged(model_of(self._last)) in listed:
             self._last = None
-        self._check_eviction()
+        self._check_eviction(suspect)
         if not self._has_choice:
             self._wake_waiting()
 
-    def _check_eviction(self) -> None:
+    def _check_eviction(self, suspect: str | None) -> None:
         """Decide after a probe whether the backend evicts busy models."""
-        if not self._evicts:
-            return
+        if not self._evicts or self._suspect != suspect:
+            return  # a probe that had begun before saw what was in memory then
         now = asyncio.get_running_loop().time()
         if self._suspect is not None:
             # A retry may have loaded it again before the probe: then that shows nothing.

@@ -86,13 +86,16 @@ class RosterReporter:
         """Probe every endpoint, and report what was found; raises nothing."""
         # One at a time: an earlier probe that ends later would report an older state.
         async with self._probing:
-            endpoints = self._state.endpoints
+            endpoints, suspect = self._state.endpoints, self._state.affinity.suspect
             await asyncio.gather(*(probe(each, self._config) for each in endpoints.all))
-            self.update()
+            self.update(suspect)
             await self.report_once()
 
-    def update(self) -> None:
-        """Take the last probes into the report, the model affinity and the request fitting."""
+    def update(self, suspect: str | None = None) -> None:
+        """Take the last probes into the report, the model affinity and the request fitting.
+
+        `suspect` is the model that seemed to be evicted when they began.
+        """
         endpoints, worker = self._state.endpoints, self._state
         models = tuple(
             model.model_copy(update={"packs": endpoints.packs(model.name)})
@@ -100,7 +103,7 @@ class RosterReporter:
         )
         worker.fitting.learn(models)
         if any(endpoint.error is None for endpoint in endpoints.all):
-            worker.affinity.on_models(models)
+            worker.affinity.on_models(models, suspect)
         for queue in worker.slots.capacity:
             worker.slots.capacity[queue] = endpoints.slots(queue)
         error = endpoints.error

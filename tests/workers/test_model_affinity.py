@@ -32,9 +32,13 @@ class Stage:
         self.learn(**(warm or {"a": False, "b": False}))
 
     def learn(self, **warm: bool | None) -> None:
-        self.affinity.on_models(
-            [ModelReport(name=name, warm=is_warm) for name, is_warm in warm.items()]
-        )
+        """A probe that begins now."""
+        self.end_probe(self.affinity.suspect, **warm)
+
+    def end_probe(self, suspect: str | None, **warm: bool | None) -> None:
+        """A probe that began when this model was suspected."""
+        models = [ModelReport(name=name, warm=is_warm) for name, is_warm in warm.items()]
+        self.affinity.on_models(models, suspect)
 
     async def claim_filter(self, queue: str = CHAT) -> ClaimFilter:
         async with self.affinity.turn(queue) as claim_filter:
@@ -238,6 +242,16 @@ async def test_the_next_probe_decides_whether_the_model_was_evicted(
     stage.learn(a=is_still_there, b=True, c=False)
 
     assert (await stage.claim_filter()).drains is drains
+
+
+async def test_a_probe_that_had_begun_before_decides_nothing() -> None:
+    stage, _ = await evicting()
+    stage.end_probe(None, a=True, b=True, c=False)
+    before = await stage.claim_filter()
+    stage.learn(a=True, b=True, c=False)
+
+    assert before.drains
+    assert not (await stage.claim_filter()).drains
 
 
 async def test_a_probe_after_the_model_was_loaded_again_decides_nothing() -> None:

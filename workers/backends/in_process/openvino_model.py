@@ -5,6 +5,7 @@ Stop words are matched here: the library misses them if a token is longer than t
 """
 
 import json
+import os
 import secrets
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +57,21 @@ class OpenVinoOptions:
     @property
     def properties(self) -> dict[str, Any]:
         """OpenVINO properties of the device."""
-        return {} if self.threads is None else {"INFERENCE_NUM_THREADS": self.threads}
+        found: dict[str, Any] = {}
+        if self.threads is not None:
+            found["INFERENCE_NUM_THREADS"] = self.threads
+        if self.device == "CPU" and (self.threads or _usable_cpus()) == 1:
+            # Where the CPU has AMX, bfloat16 is the default, and ends the process: OpenVINO 2026.4
+            # divides by zero with one thread.
+            found["INFERENCE_PRECISION_HINT"] = "f32"
+        return found
+
+
+def _usable_cpus() -> int:
+    """How many CPUs the process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class OpenVinoChat:

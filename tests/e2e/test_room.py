@@ -1,6 +1,6 @@
 """One tenant fills Redis with jobs that have ended, and no other notices, through real processes.
 
-Subjects: relay/room, api_shim/queue_upkeep.py.
+Subjects: relay/room, api_shim/queue_upkeep.py, workers/celery_pool/redis_transport.py.
 """
 
 import asyncio
@@ -14,6 +14,8 @@ from support.keys import keyed
 from support.processes import worker
 from support.redis_server import RedisServer
 from support.relay import relay_on
+
+from contract.chat import ChatRequest, Message
 
 MIB = 2**20
 ROOM_BYTES = 32 * MIB
@@ -109,3 +111,21 @@ class Flood:
                 self.jobs.append(answer.json()["id"])
             if answer.status_code != 202 or len(self.jobs) * TEXT_BYTES > ROOM_BYTES / 2:
                 await asyncio.sleep(0.03)
+
+
+async def test_a_worker_that_starts_in_a_full_redis_runs_what_waits(
+    own_redis: RedisServer, tmp_path: Path
+) -> None:
+    # Who waits for room before it connects lets no job end, and there will be none.
+    async with relay_on(own_redis.url) as relay:
+        message = Message(role="user", content="tell")
+        request = ChatRequest(model="scripted-story:chunks=3", messages=(message,))
+        waiting = [(await relay.queue.enqueue(request, queue="scripted.chat"))[0] for _ in range(3)]
+        own_redis.say("CONFIG", "SET", "maxmemory", "1mb")
+        with worker(own_redis.url, tmp_path, **SETTINGS) as one:
+            async with asyncio.timeout(60):
+                ends = [(await relay.frames(job.id))[-1].type for job in waiting]
+            log = one.text()
+
+    assert ends == ["done"] * 3
+    assert "Traceback" not in log, log

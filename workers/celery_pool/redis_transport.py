@@ -23,6 +23,7 @@ from celery.events.dispatcher import EventDispatcher
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import loads
+from redis.exceptions import OutOfMemoryError
 from typing_extensions import override
 
 from workers.celery_pool.message_check import UnreadableMessage, read_message, replacement
@@ -85,6 +86,27 @@ class Channel(kombu_redis.Channel):
         # The poller also uses it as the timeout of a missing response.
         self.brpop_timeout = IDLE_S if whole else self.connection.brpop_timeout
         super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
+
+    @override
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        """Bind a queue; one of the remote control also in a Redis whose memory is full.
+
+        What is sent to all workers is published, and needs no table of bindings. A worker that
+        could not connect would end no job, and Redis would stay full.
+        """
+        try:
+            super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[no-untyped-call]
+        except OutOfMemoryError as full:
+            if self.typeof(exchange).type != "fanout":
+                raise
+            _log.warning("Redis refuses what %s is bound to: %s", queue, full)
+
+    @override
+    def _refresh_bindings(self, queues: list[str]) -> None:
+        try:
+            super()._refresh_bindings(queues)  # type: ignore[no-untyped-call]
+        except OutOfMemoryError as full:
+            _log.warning("Redis refuses what %s are bound to: %s", ", ".join(queues), full)
 
     def _identify(self) -> None:
         line = self.client.connection

@@ -24,6 +24,7 @@ from api_shim.following.long_answer import LongAnswer
 from api_shim.following.queue_position import Pages, QueuePositions
 from api_shim.following.shutdown import CallEnding, OpenCalls
 from api_shim.http.problems import Refusal
+from api_shim.submission.caller_rights import without_lease
 from api_shim.submission.ignored_fields import HEADER, LenientModel, header_value, ignored
 from api_shim.submission.roster_cache import RosterCache
 from api_shim.submission.submission import Submission
@@ -101,6 +102,8 @@ class DropInCall:
         if record.alias is not None:
             self._answering = AnsweringModel(record, self._submission.headers)
         missing = await self._ungranted(request, record.backend)
+        if without_lease(self.caller, request) is not request:
+            missing = (*missing, "keep_alive_s")
         self.add_ignored(self._submission.named(missing))
         return record
 

@@ -12,6 +12,8 @@ of its address.
 
 from typing import Final
 
+from contract.chat import ChatRequest
+from contract.embeddings import EmbedRequest
 from contract.errors import NotAllowed
 from contract.jobs import AnyRequest
 from contract.model_names import model_of
@@ -32,6 +34,18 @@ def check_rights(tenant: Tenant, request: AnyRequest) -> None:
     if request.on_missing == "pull":
         tenant.require("models:write")
     check_backend(tenant, request.backend)
+
+
+def without_lease(tenant: Tenant, request: AnyRequest) -> AnyRequest:
+    """The request as its key may send it: how long a model stays in memory, others decide.
+
+    `keep_alive: 0` would unload a model that all use, and -1 keep one in memory for ever.
+    """
+    if not isinstance(request, ChatRequest | EmbedRequest) or request.keep_alive_s is None:
+        return request
+    if tenant.may("models:write"):
+        return request
+    return request.model_copy(update={"keep_alive_s": None})
 
 
 def check_backend(tenant: Tenant, backend: str | None) -> None:

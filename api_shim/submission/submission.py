@@ -18,7 +18,12 @@ from api_shim.http.headers import Preferences
 from api_shim.http.problems import Refusal
 from api_shim.submission.alias_cache import AliasCache
 from api_shim.submission.alias_targets import Placed, TargetChoice, at_backend
-from api_shim.submission.caller_rights import allowed_route, check_models, check_rights
+from api_shim.submission.caller_rights import (
+    allowed_route,
+    check_models,
+    check_rights,
+    without_lease,
+)
 from api_shim.submission.roster_cache import Pool, RosterCache
 from api_shim.submission.selection import choose, depends_on_loads
 from contract.aliases.parameters import ALIASED, with_target
@@ -277,6 +282,7 @@ class Submission:
                 "route: the fleet sets it; name the alias as the model", field="route"
             )
         check_rights(self.tenant, request)
+        request = without_lease(self.tenant, request)
         route = await self._route(request)
         if route is None:
             check_models(self.tenant, request)

@@ -23,7 +23,6 @@ from celery.events.dispatcher import EventDispatcher
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import loads
-from redis.exceptions import OutOfMemoryError
 from typing_extensions import override
 
 from workers.celery_pool.message_check import UnreadableMessage, read_message, replacement
@@ -49,6 +48,11 @@ def use_for_redis() -> None:
         TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"
         # Kombu remembers what it resolved, as for an application that has connected before.
         _transport_cache.pop(scheme, None)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # redis-py makes a class of the error's first word, and takes it off the text.
+    return type(error).__name__ == "OutOfMemoryError"
 
 
 class Channel(kombu_redis.Channel):
@@ -96,8 +100,8 @@ class Channel(kombu_redis.Channel):
         """
         try:
             super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[no-untyped-call]
-        except OutOfMemoryError as full:
-            if self.typeof(exchange).type != "fanout":
+        except self.ResponseError as full:
+            if queue not in self._fanout_queues or not _is_out_of_memory(full):
                 raise
             _log.warning("Redis refuses what %s is bound to: %s", queue, full)
 
@@ -105,7 +109,9 @@ class Channel(kombu_redis.Channel):
     def _refresh_bindings(self, queues: list[str]) -> None:
         try:
             super()._refresh_bindings(queues)  # type: ignore[no-untyped-call]
-        except OutOfMemoryError as full:
+        except self.ResponseError as full:
+            if not _is_out_of_memory(full):
+                raise
             _log.warning("Redis refuses what %s are bound to: %s", ", ".join(queues), full)
 
     def _identify(self) -> None:

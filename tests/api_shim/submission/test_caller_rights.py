@@ -12,6 +12,8 @@ from support.redis_server import RedisServer
 from support.shim import problem, stage
 
 from api_shim.submission.caller_rights import visible
+from contract.chat import ChatRequest
+from contract.embeddings import EmbedRequest
 from contract.roster import BackendReport, QueueReport, WorkerReport
 from relay.roster import Roster
 
@@ -99,6 +101,27 @@ async def test_a_request_for_what_it_may_not_use_is_refused_by_name(
                 refused = await a.post(f"/api/v1/jobs/chat{query}", json=body)
 
                 assert names in problem(refused, 403, "not_allowed")["detail"]
+
+
+@pytest.mark.parametrize(("allow", "kept"), [([], None), (["models:write"], 0)])
+async def test_how_long_a_model_stays_in_memory_is_for_who_may_load(
+    fleet: Keyed, own_redis: RedisServer, allow: list[str], kept: float | None
+) -> None:
+    asked: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("/api/v1/jobs/chat", chat("m", keep_alive_s=0)),
+        ("/api/v1/jobs/embed", {"model": "m", "input": ["a"], "keep_alive_s": 0}),
+    )
+    async with (
+        stage(fleet.url, own_redis.url) as here,
+        fleet.caller("a", permissions=["chat", "embed", *allow]) as a,
+    ):
+        await here.announce("box", "m")
+        for path, body in asked:
+            job = (await a.post(path, json=body)).json()["id"]
+            request = await here.relay.records.request(job)
+
+            assert isinstance(request, ChatRequest | EmbedRequest)
+            assert request.keep_alive_s == kept
 
 
 async def test_a_refused_alias_names_the_backends_of_the_models_that_are_allowed(

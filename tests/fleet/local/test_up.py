@@ -69,12 +69,13 @@ def test_a_signal_that_comes_twice_at_once_is_an_orderly_end(own: Up) -> None:
 
 def test_a_later_second_signal_ends_everything_at_once(own: Up) -> None:
     with Client(own.url) as fleet:
-        fleet.enqueue(
+        job = fleet.enqueue(
             "chat",
             model="scripted-story:chunks=5000,rate=20",
             backend="scripted",
             messages=[{"role": "user", "content": "go on"}],
         )
+        wait_until(lambda: job.view().status == "running")  # else its worker has nothing to end
     own.process.send_signal(signal.SIGTERM)
     asked_at = time.monotonic()
     wait_until(lambda: time.monotonic() - asked_at > 1.5)

@@ -186,15 +186,20 @@ def _refused(who: str, status: int = 403) -> Refusal:
 
 
 def from_browser(connection: HTTPConnection) -> bool:
-    """Whether a page in a browser may have sent this: other programs send none of its headers."""
-    headers = connection.headers
-    return "origin" in headers or "sec-fetch-site" in headers or "sec-fetch-mode" in headers
+    """Whether a page in a browser may have sent this: other programs send none of its headers.
+
+    Every header with the prefix counts: which of them are sent depends on the browser, its version,
+    the kind of request, and the address, and new ones are added.
+    """
+    return any(name == "origin" or name.startswith("sec-fetch-") for name in connection.headers)
 
 
 def _is_embedded_elsewhere(connection: HTTPConnection) -> bool:
     """Whether a page of another site loads this, as a picture or script; a link may lead here."""
     headers = connection.headers
-    is_link = headers.get("sec-fetch-mode") == "navigate" and connection.scope["method"] == "GET"
+    is_link = (
+        headers.get("sec-fetch-mode") == "navigate" and connection.scope.get("method") == "GET"
+    )
     return headers.get("sec-fetch-site") == "cross-site" and not is_link
 
 

@@ -3,6 +3,7 @@
 Subjects: api_shim/http/origins.py, api_shim/settings.py, api_shim/ollama/route.py.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -110,7 +111,18 @@ def test_what_a_page_of_another_site_embeds_is_refused_and_a_link_is_not(shim: s
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/generate", "/api/embed", "/api/show"])
-@pytest.mark.parametrize("sent", [{}, {"Sec-Fetch-Site": "same-origin"}, {"Origin": "own"}])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Mode": "no-cors"},
+        {"Sec-Fetch-Dest": "document"},
+        {"sec-fetch-user": "?1"},
+        {"Sec-Fetch-Storage-Access": "none"},
+        {"Origin": "own"},
+    ],
+)
 def test_a_browser_must_say_json_to_ollamas_routes_and_curl_need_not(
     shim: str, path: str, sent: dict[str, str]
 ) -> None:
@@ -126,6 +138,37 @@ def test_a_browser_must_say_json_to_ollamas_routes_and_curl_need_not(
 
     assert is_read("application/json")
     assert is_read("application/x-www-form-urlencoded") is not bool(headers)
+
+
+@pytest.mark.parametrize("name", ["Sec-Fetch-Dest", "Sec-Fetch-User"])
+def test_no_route_reads_a_body_of_a_browser_that_does_not_say_json(shim: str, name: str) -> None:
+    paths = httpx.get(f"{shim}/openapi.json").json()["paths"]
+    read = "application/json"
+    posts = [
+        (method, path)
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+        if read in operation.get("requestBody", {}).get("content", {})
+    ]
+    headers = {name: "?1", "Content-Type": "text/plain"}
+    answers = [
+        httpx.request(method, shim + re.sub("{[^}]*}", "a", path), content=b"{}", headers=headers)
+        for method, path in posts
+    ]
+
+    assert len(posts) > 30
+    assert not [answer for answer in answers if "Content-Type" not in answer.text]
+
+
+@pytest.mark.parametrize("mode", ["navigate", "websocket"])
+async def test_a_socket_of_another_site_is_closed(shim: str, mode: str) -> None:
+    url = f"{shim.replace('http', 'ws', 1)}/api/v1/jobs/{'0' * 32}/events"
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": mode}
+    async with connect(url, proxy=None, additional_headers=headers) as line:
+        with pytest.raises(ConnectionClosed):
+            await line.recv()
+
+        assert (line.close_code, (line.close_reason or "")[:12]) == (4403, "cross_origin")
 
 
 @pytest.mark.parametrize("given", ["https://fleet.example.com", "fleet:8700", "a b", "*", "ü.de"])

@@ -7,9 +7,9 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import from_json
 
 from api_shim.bodies.json_scan import TooMuch, demand_bounds
+from api_shim.bodies.large_json import parse_large
 from contract.batches import CustomId, LineError
 
 _MARK: Final = b"\xef\xbb\xbf"
@@ -84,9 +84,9 @@ def parse_row(line: InputLine, max_line_bytes: int) -> InputRow | LineError:
         )  # fmt: skip
     try:
         demand_bounds(line.text)
-        return InputRow.model_validate(from_json(line.text, allow_inf_nan=False))
+        return InputRow.model_validate(parse_large([line.text]))
     except TooMuch as error:
-        return _error(line, "line_too_large", f"This line is too large: {error}.")
+        return _error(line, "line_too_large", f"This line is too large, {error}: {error.remedy}.")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         param = ".".join(str(part) for part in first["loc"]) or None

@@ -45,6 +45,14 @@ ONE_REQUEST: Final = JsonBounds(strings=250_000, containers=100_000, values=1_00
 class TooMuch(ValueError):
     """A text holds more than its bounds allow; the message says of what."""
 
+    remedy = "send fewer messages, parts, tools or inputs"
+
+
+class NameTooLong(TooMuch):
+    """The name of a field is so long that no error could repeat it."""
+
+    remedy = "shorten the name"
+
 
 def demand_bounds(data: bytes, bounds: JsonBounds = ONE_REQUEST) -> None:
     """Raise TooMuch if a text holds more than `bounds`; a text that is no JSON passes or not."""

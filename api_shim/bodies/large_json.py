@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from pydantic_core import from_json
 
-from api_shim.bodies.json_scan import CONTINUATION, QUOTE, TooMuch, end_of_string
+from api_shim.bodies.json_scan import CONTINUATION, QUOTE, NameTooLong, end_of_string
 
 _LARGE_BYTES: Final = 2**18
 """Shorter strings are left to the parser."""
@@ -21,6 +21,10 @@ _LARGE_ASCII_BYTES: Final = 4 * 2**20
 """Shorter texts are, if all their strings are narrow."""
 _LONGEST_NAME_BYTES: Final = 2**18
 """Names are not cut, and errors repeat them."""
+_LONG_NAME: Final = re.compile(rb'"[^"]{%d,}+(?="\s*:)' % (_LONGEST_NAME_BYTES - 1))
+"""In a text without escapes, or what looks like one: the text between two strings."""
+_NAMED_BYTES: Final = 40
+"""Of a name that is too long, in the error."""
 _SLICE_BYTES: Final = 2**21
 _MOST_CONTINUATIONS: Final = 3
 """Of one character."""
@@ -32,10 +36,11 @@ _PAIR_BEGUN: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
 def parse_large(held: list[bytes]) -> Any:
     """The value of the JSON text in `held`, which is emptied as soon as the text is read.
 
-    Raises ValueError: without a position, if a large string is in the text; TooMuch for a name of
-    a field that is one.
+    Raises ValueError: without a position, if a large string is in the text; NameTooLong for a name
+    of a field that is one.
     """
     if not _is_wider_parsed(held[0]):
+        _demand_short_names(held[0])
         return from_json(held.pop(), allow_inf_nan=False)
     mark = uuid4().hex
     rest, texts = _apart(held.pop(), mark)
@@ -51,6 +56,23 @@ def parse_large(held: list[bytes]) -> Any:
 def _is_wider_parsed(data: bytes) -> bool:
     is_wide = not data.isascii() or b"\\u" in data
     return len(data) > (_LARGE_BYTES if is_wide else _LARGE_ASCII_BYTES)
+
+
+def _demand_short_names(data: bytes) -> None:
+    """Raise NameTooLong for a name of a field that is; takes four passes of memory's speed."""
+    if len(data) <= _LONGEST_NAME_BYTES:
+        return
+    plain = data.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+    for match in _LONG_NAME.finditer(plain):
+        if plain.count(QUOTE, 0, match.start()) % 2 == 0:
+            raise _too_long(data, match.start())
+
+
+def _too_long(data: bytes, begin: int) -> NameTooLong:
+    start = data[begin + 1 : begin + 1 + _NAMED_BYTES].decode(errors="replace")
+    return NameTooLong(
+        f"the name of the field {start!a}... has more than {_LONGEST_NAME_BYTES} bytes"
+    )
 
 
 def _without_position(error: ValueError) -> ValueError:
@@ -70,7 +92,7 @@ def _apart(data: bytes, mark: str) -> tuple[bytes, list[list[str]]]:
             break
         if _is_name(data, here):
             if here - begin > _LONGEST_NAME_BYTES:
-                raise TooMuch(f"the name of a field has more than {_LONGEST_NAME_BYTES} bytes")
+                raise _too_long(data, begin)
             continue
         rest.append(data[copied:begin] + f'"{mark}{len(texts)}"'.encode())
         texts.append([_parsed(part) for part in _slices(data, begin + 1, here - 1)])

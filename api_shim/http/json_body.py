@@ -293,10 +293,7 @@ def validate_json(value: Any, route: APIRoute) -> Any:
 
 def too_much(error: TooMuch) -> Refusal:
     """The error for a body that holds too many values."""
-    return Refusal(
-        PayloadTooLarge,
-        f"The body is too large, {error}: send fewer messages, parts, tools or inputs.",
-    )
+    return Refusal(PayloadTooLarge, f"The body is too large, {error}: {error.remedy}.")
 
 
 class _StrictRequest(Request):

@@ -22,7 +22,7 @@ from relay.connection import Connection
 from relay.leases import Leases
 from relay.queue import Queue
 from relay.reconciler import Maintainer, Reconciler
-from relay.room.room_state import read_state
+from relay.room.room_state import look
 from relay.scheduling.pauses import QueuePauses
 from telemetry.repeated_warnings import RepeatedWarnings
 
@@ -63,8 +63,7 @@ class StandIn:
         """
         await self._connection.fit_queues()
         with self._passing_over("whom the maintainer refuses"):
-            state = await read_state(self._connection)
-            self._connection.crowding = frozenset(state.refused if state else ())
+            await look(self._connection)
         if not self._maintainer.is_held and await self._maintainer.is_taken():
             return
         if await self._roster.workers():

@@ -19,6 +19,7 @@ from relay.leases import Holder, Leases
 from relay.order import LOOK_AHEAD, ClaimFilter
 from relay.position import Positions
 from relay.records import from_hash
+from relay.room.held_tenants import HeldTenants
 from relay.scripts import jobs, queues
 from relay.scripts.queues import NO_JOB, EndedJob, IdleCount, Patience, Picked
 from relay.scripts.turn_scripts import Remembered, TurnPlace, start_turn
@@ -76,6 +77,7 @@ class Claims:
         self._connection = connection
         self._leases = Leases(connection)
         self._positions = Positions(connection)
+        self._held = HeldTenants(connection)
 
     async def claim(
         self,
@@ -91,7 +93,7 @@ class Claims:
 
         If none waits at all, so many `idle_slots` of the worker are recorded for up to a minute:
         new jobs wake one by the worker's wake channel, or, if the filter takes any job, are leased
-        to the worker at once (`assigned`). `ended` is released first.
+        to the worker at once (`assigned`). `ended` is released first; jobs are held (relay/room).
         `again` is called with the seconds after which a message of a conversation that is left to
         another address, or to an earlier message, may be claimed.
         Raises RelayUnavailable; a job that was leased nevertheless returns when its lease expires.
@@ -102,7 +104,7 @@ class Claims:
             queues.claim(
                 queue,
                 worker,
-                claim_filter,
+                claim_filter._replace(held=self._held.at_claim(queue)),
                 lease_s=settings.lease_s,
                 patience=Patience(settings.affinity_patience_s, settings.conversation_patience_s),
                 look_ahead=LOOK_AHEAD,

@@ -196,6 +196,8 @@ class Connection:
         self.observer = observer
         self.crowding: frozenset[str] = frozenset()
         """Tenants that get no new job in, as the maintainer last said (relay/room)."""
+        self.slowed: frozenset[str] = frozenset()
+        """Those of them of which a waiting job runs now and then (relay/room/held_tenants.py)."""
         self.free_bytes = math.inf
         """What Redis had left of its `maxmemory` at the last look (relay/room)."""
         self.taken_bytes: Counter[str] = Counter()

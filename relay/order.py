@@ -7,14 +7,15 @@ advances by the cost of each job divided by the tenant's weight. So tenants shar
 tenant without waiting jobs is served next, classes age, no job starves, and a position is a rank.
 (Start-time fair queueing, Goyal, Vin and Cheng 1996.)
 
-A claim takes the job with the smallest number, with four exceptions. A worker whose slots for
+A claim takes the job with the smallest number, with five exceptions. A worker whose slots for
 `batch` are used up takes the first job of another class. A worker with loaded (warm) models takes
 the first job of one of these before a head whose model is not loaded (cold), if its class is not
 lower, and for at most `affinity_patience_s` since the head was first overtaken. Jobs that no
 endpoint may run now (`ClaimFilter.resting`, `.only`) are skipped, however many are at the head, so
 that one failing model does not block the others. A message of a conversation is left to the address
 where the conversation ran last, if that works, for at most `conversation_patience_s` since it was
-first left; one that is to run after an earlier message, until that has ended (docs/adr/0055).
+first left; one that is to run after an earlier message, until that has ended (docs/adr/0055). Jobs
+of a tenant that is refused because Redis is nearly full are delayed (docs/adr/0064).
 
 Invariants: a job is in exactly one of backlog, delayed and leases while it lives, and has facts;
 `urgent` and the lists of models (`line:<model>`) are subsets of the backlog; `lines` has the first
@@ -63,6 +64,9 @@ class ClaimFilter(NamedTuple):
     one_runner: bool = False
     """With `only`: whether every worker of the queue uses the same server, so that the variants of
     the jobs that others hold count, too."""
+
+    held: frozenset[str] = frozenset()
+    """Tenants whose jobs are put off (relay/room/held_tenants.py)."""
 
     @property
     def takes_any(self) -> bool:

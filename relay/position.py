@@ -48,6 +48,9 @@ _AT_ONCE: Final = 200
 _MOST_TENANTS: Final = 100
 _TURNS_READ: Final = 64
 """Messages of a conversation that are looked at for one that has not ended."""
+NO_ROOM: Final = (
+    "Redis is nearly full, and jobs of this tenant take most of it: they go on when there is room"
+)
 _LIVE: Final = frozenset({"queued", "running"})
 _LEAST_S: Final = 10.0
 """Shortest time over which a rate is believed."""
@@ -84,6 +87,8 @@ class Positions:
         if due is not None:
             if reason := later.reason(record, self._connection.now()):
                 return QueuePlace(reason=reason, is_scheduled=True)
+            if record.tenant in self._connection.crowding:
+                return QueuePlace(reason=NO_ROOM)
             wait_s = max(0.0, float(due) - self._connection.now())
             return QueuePlace(reason=f"the next attempt is due in {wait_s:.1f} s")
         return QueuePlace()

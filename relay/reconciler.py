@@ -208,6 +208,8 @@ class Maintainer:
         self._connection = connection
         self._worker = worker
         self.is_held = False
+        self._may_hold = False
+        """Also while it is not known: the reply to `acquire` may not have come."""
 
     async def acquire(self) -> bool:
         """Take or renew the lease. Returns whether this worker holds it; raises RelayUnavailable.
@@ -215,8 +217,10 @@ class Maintainer:
         It expires `_SILENT_INTERVALS` times `FLEET_REAP_S` later.
         """
         ttl_ms = int(_SILENT_INTERVALS * self._connection.settings.reap_s * 1000)
-        self.is_held = False
-        self.is_held = await self._connection.call(renew_lease(self._worker, ttl_ms))
+        self.is_held, self._may_hold = False, True
+        self.is_held = self._may_hold = await self._connection.call(
+            renew_lease(self._worker, ttl_ms)
+        )
         return self.is_held
 
     async def is_taken(self) -> bool:
@@ -225,8 +229,8 @@ class Maintainer:
 
     async def release(self) -> None:
         """Give the lease back, so that another worker takes it at once; raises RelayUnavailable."""
-        if self.is_held:
-            self.is_held = False
+        if self._may_hold:
+            self.is_held = self._may_hold = False
             await self._connection.call(release_lease(self._worker))
 
     async def wait_until_free(self, subscription: Subscription) -> None:

@@ -14,6 +14,7 @@ from relay.connection import Connection, DamagedKey
 from relay.leases import Leases
 from relay.parents import Parents
 from relay.reconciler import Maintainer, Reconciler
+from relay.room.room_state import look
 from relay.subscriber import Subscriber
 from telemetry.process_metrics import ProcessMetrics
 from telemetry.repeated_warnings import RepeatedWarnings
@@ -152,12 +153,16 @@ class Maintenance:
     async def watch(self) -> Never:
         """Watch the worker's own queues: adopt foreign tasks, and check that tickets arrive.
 
+        Notes first whose jobs the maintainer holds back.
+
         Raises WorkerStalledError if none has arrived for FLEET_WATCHDOG_S while some wait.
         """
         reap_s, watched_at = self._connection.settings.reap_s, asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(reap_s)
             try:
+                with self._connection.passing_over("whom the maintainer refuses"):
+                    await look(self._connection)
                 await self._adopt()
                 now = asyncio.get_running_loop().time()
                 if now - watched_at >= self._settings.watchdog_s / 2:

@@ -7,7 +7,8 @@ first a survey adds up what each tenant keeps; then jobs of the tenants that kee
 part are removed, the oldest first. A job costs nothing for it. Nothing is remembered in Redis: a
 maintainer that dies leaves a page that is removed, or one that is not.
 
-A tenant whose part is too large, and of which nothing may go yet, gets no new job in meanwhile.
+A tenant whose part is too large, and of which nothing may go yet, gets no new job in meanwhile, and
+its waiting jobs wait (relay/room/held_tenants.py).
 """
 
 import asyncio
@@ -44,6 +45,8 @@ class RoomMaker:
         """How far the present walk has come, counted from the oldest job."""
         self._kept: Counter[str] = Counter()
         """Bytes of each tenant's jobs, as far as the survey has come."""
+        self._ended: Counter[str] = Counter()
+        """Those of them that ended jobs take, which go once they are old enough."""
         self._too_much: dict[str, int] = {}
         """Bytes that tenants are still to give up, while jobs are removed."""
         self._removed: Counter[str] = Counter()
@@ -59,7 +62,7 @@ class RoomMaker:
         is_done = await self._walk(seconds, used, limit)
         self._report_removed(used / limit)
         if is_done:
-            self._state = self._ended(used, limit)
+            self._state = self._state_of(used, limit)
         if self._state is not None:
             await write_state(self._connection, self._state)
 
@@ -81,8 +84,13 @@ class RoomMaker:
         """Forget a walk that is no longer needed."""
         if self._state is not None:
             await write_state(self._connection, None)
-        self._state, self._at, self._too_much = None, 0, {}
+        self._state = None
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._at, self._too_much = 0, {}
         self._kept.clear()
+        self._ended.clear()
 
     async def _page(self) -> list[str]:
         ids = await self._connection.command(
@@ -93,8 +101,9 @@ class RoomMaker:
     async def _survey(self, ids: Sequence[str], used: int, limit: int) -> bool:
         """Add up a page; whether it was the last one, and nothing is to be removed."""
         if ids:
-            found = await self._connection.call(survey(ids))
-            self._kept.update(found)
+            for tenant, size_bytes, ended_bytes in await self._connection.call(survey(ids)):
+                self._kept[tenant] += size_bytes
+                self._ended[tenant] += ended_bytes
             self._at += len(ids)
             return False
         high_water = self._connection.settings.memory_high_water
@@ -118,6 +127,7 @@ class RoomMaker:
             for tenant, jobs, size_bytes in found:
                 self._removed[tenant] += jobs
                 self._kept[tenant] -= size_bytes
+                self._ended[tenant] -= size_bytes
                 self._too_much[tenant] -= size_bytes
             self._at += len(ids) - sum(jobs for _, jobs, _ in found)
         return not ids or all(size <= 0 for size in self._too_much.values())
@@ -140,25 +150,27 @@ class RoomMaker:
         noted = [float(at) + NOTED_S for at in children[1:] if float(at) < NOTED_S]
         return min([float("inf"), *map(float, parents[1:]), *noted])
 
-    def _ended(self, used: int, limit: int) -> RoomState:
+    def _state_of(self, used: int, limit: int) -> RoomState:
         """Who keeps most, and who is refused, after both walks; the next pass begins anew."""
         high_water = self._connection.settings.memory_high_water
         before = set(self._state.refused if self._state else ())
         if used >= (high_water + 1) / 2 * limit:
             before = set(self._too_much)
-        refused = {name for name, size in self._too_much.items() if size > 0} & before
+        left = {name: size for name, size in self._too_much.items() if size > 0}
+        # Without keys there is nobody to leave room for.
+        refused = sorted((left.keys() & before) - {DEFAULT_TENANT.name})
         state = RoomState(
             mark_bytes=int(high_water * limit),
             tenants=dict(self._kept.most_common(_MOST_TOLD)),
-            # Without keys there is nobody to leave room for.
-            refused=tuple(sorted(refused - {DEFAULT_TENANT.name})),
+            refused=tuple(refused),
+            slowed=tuple(name for name in refused if self._ended[name] < left[name]),
         )
-        self._at, self._too_much = 0, {}
-        self._kept.clear()
+        self._begin_anew()
         for tenant in state.refused:
             _log.warning(
                 "Redis uses %.0f %% of its maxmemory: tenant %s keeps most, no more of it may "
-                "go yet, and its new jobs are refused", 100 * used / limit, tenant,
+                "go yet: its new jobs are refused, and its waiting ones wait",
+                100 * used / limit, tenant,
             )  # fmt: skip
         return state
 
@@ -172,9 +184,12 @@ class RoomMaker:
         self._removed.clear()
 
 
-def survey(job_ids: Sequence[str]) -> ScriptCall[dict[str, int]]:
-    """Add up the memory that these jobs take, in bytes by tenant."""
-    return ScriptCall(load("room/survey"), _keys(job_ids), [], _bytes_by_tenant)
+def survey(job_ids: Sequence[str]) -> ScriptCall[list[tuple[str, int, int]]]:
+    """Add up the memory that these jobs take, in bytes.
+
+    Returns tenants with that of their jobs, and that of those which have ended and no batch needs.
+    """
+    return ScriptCall(load("room/survey"), _keys(job_ids), [], _counts_by_tenant)
 
 
 def remove(
@@ -191,20 +206,13 @@ def remove(
         f"{ended_before:.6f}", read_s, redis_keys.recent("*"), len(victims),
         *(word for each in victims.items() for word in each), *job_ids,
     ]  # fmt: skip
-    return ScriptCall(load("room/remove"), keys, args, _removed)
+    return ScriptCall(load("room/remove"), keys, args, _counts_by_tenant)
 
 
 def _keys(job_ids: Sequence[str]) -> list[str]:
     return [key for id in job_ids for key in (redis_keys.record(id), redis_keys.log(id))]
 
 
-def _bytes_by_tenant(reply: Sequence[Any]) -> dict[str, int]:
-    return {
-        tenant.decode(errors="replace"): size
-        for tenant, size in zip(reply[::2], reply[1::2], strict=True)
-    }
-
-
-def _removed(reply: Sequence[Any]) -> list[tuple[str, int, int]]:
+def _counts_by_tenant(reply: Sequence[Any]) -> list[tuple[str, int, int]]:
     rows = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
     return [(tenant.decode(errors="replace"), *counts) for tenant, *counts in rows]

@@ -1,7 +1,8 @@
 """What the maintainer says of a Redis that fills up: who keeps most, and who gets nothing new in.
 
 It stands in one key for a few intervals. Shims read it with each look whether the fleet has a
-maintainer, and refuse by what they last read: a job costs nothing for it.
+maintainer, workers with each look at their queues; they refuse, and hold back, by what they last
+read: a job costs nothing for it.
 """
 
 import logging
@@ -37,7 +38,10 @@ class RoomState(WireModel):
     tenants: dict[str, int]
     """Bytes that the jobs of a tenant take, of those that keep most."""
     refused: tuple[str, ...] = ()
-    """Tenants that get no new job in: they keep most, and none of it may go yet."""
+    """Tenants that get no new job in, and whose waiting jobs wait: they keep most, and none of it
+    may go yet."""
+    slowed: tuple[str, ...] = ()
+    """Those of them that do not get small enough by waiting: of these a job runs now and then."""
 
 
 async def write_state(connection: Connection, state: RoomState | None) -> None:
@@ -59,6 +63,13 @@ async def read_state(connection: Connection) -> RoomState | None:
     except ValidationError as error:
         _repeated.warn("%s cannot be read: %s", redis_keys.ROOM, error)
         return None
+
+
+async def look(connection: Connection) -> None:
+    """Have this process refuse and hold back whom the maintainer says; raises RelayUnavailable."""
+    state = await read_state(connection)
+    connection.crowding = frozenset(state.refused if state else ())
+    connection.slowed = frozenset(state.slowed if state else ())
 
 
 def tell(state: RoomState, ttl_ms: int) -> ScriptCall[bool]:

@@ -13,6 +13,8 @@ from relay.connection import Argument, ScriptCall
 from relay.order import Arrival, ClaimFilter
 from relay.scripts.loader import load
 
+HELD_S: Final = 10
+"""Seconds for which a claim delays a job of a tenant that is held; then a claim looks again."""
 IDLE_S: Final = 60
 """Seconds after which the recorded idle slots of a worker expire."""
 
@@ -167,29 +169,36 @@ def claim(
     Up to `look_ahead` jobs that do not fit are skipped in each list. Within the `patience` jobs
     of a model in memory may overtake one that is not, and messages are left to other addresses. If
     no job waits at all, the `idle_slots` of the worker are recorded, so that the next enqueue wakes
-    it. Before that, the `ended` job is released, as `release` does.
+    it. Before that, the `ended` job is released, as `release` does. Jobs of tenants that the
+    filter holds are delayed for `HELD_S`, up to 100 in a call.
     """
-    wanted = {
-        "choosy": claim_filter.warm is not None,
-        "warm": sorted(claim_filter.warm or ()),
-        "resting": sorted(claim_filter.resting),
-        "failing": sorted(claim_filter.failing),
-        "contexts": claim_filter.only is not None,
-        "one_runner": claim_filter.one_runner,
-        "only": {model: sorted(variants) for model, variants in (claim_filter.only or {}).items()},
-    }
-    if claim_filter.here is not None:
-        wanted["here"] = sorted(claim_filter.here)
     args: list[Argument] = [
         *_head(queue), worker, VERSION, lease_s, look_ahead, int(claim_filter.batch),
         "drains" if claim_filter.drains else int(claim_filter.cold), patience.model_s,
-        json.dumps(wanted), idle_slots.slots, IDLE_S, idle_slots.member, *ended,
+        _filter_json(claim_filter), idle_slots.slots, IDLE_S, idle_slots.member, *ended,
         patience.conversation_s, redis_keys.turns("*"), redis_keys.record("*"),
         redis_keys.wake_channel("*"),
     ]  # fmt: skip
     homes, addresses = redis_keys.homes(queue), redis_keys.addresses(queue)
     keys = [*_keys(queue), drained, homes, addresses, redis_keys.behind(queue)]
     return ScriptCall(load("queues/claim"), keys, args, _picked)
+
+
+def _filter_json(claim_filter: ClaimFilter) -> str:
+    wanted = {
+        "choosy": claim_filter.warm is not None,
+        "warm": sorted(claim_filter.warm or ()),
+        "resting": sorted(claim_filter.resting),
+        "failing": sorted(claim_filter.failing),
+        "held": sorted(claim_filter.held),
+        "held_s": HELD_S,
+        "contexts": claim_filter.only is not None,
+        "one_runner": claim_filter.one_runner,
+        "only": {model: sorted(variants) for model, variants in (claim_filter.only or {}).items()},
+    }
+    if claim_filter.here is not None:
+        wanted["here"] = sorted(claim_filter.here)
+    return json.dumps(wanted)
 
 
 def release(queue: str, job_id: str, holder: str, drained: str) -> ScriptCall[str | None]:

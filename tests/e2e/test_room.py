@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 from support.keys import keyed
-from support.processes import worker
+from support.processes import until_logged, worker
 from support.redis_server import RedisServer
 from support.relay import relay_on
 
@@ -111,6 +111,44 @@ class Flood:
                 self.jobs.append(answer.json()["id"])
             if answer.status_code != 202 or len(self.jobs) * TEXT_BYTES > ROOM_BYTES / 2:
                 await asyncio.sleep(0.03)
+
+
+async def test_answers_to_what_one_tenant_has_waiting_do_not_fill_redis(
+    own_redis: RedisServer, tmp_path: Path
+) -> None:
+    # 240 waiting jobs are small; their answers take three times what there is room for.
+    body = {**chat(), "model": f"scripted-story:chunks=1,first=0.2,size={400 * 1024}"}
+    env = {**SETTINGS, "FLEET_MEMORY_KEEPS_S": "6", "LLM_SCRIPTED": "scripted://?slots=8"}
+    with ExitStack() as stack:
+        shim = stack.enter_context(keyed(own_redis.url, reap_s=0.3))
+        async with relay_on(own_redis.url) as relay, shim.caller("a") as a, shim.caller("b") as b:
+            one = stack.enter_context(worker(own_redis.url, tmp_path, **env))
+            await one.ready(relay)
+            before, _ = await relay.connection.memory()
+            own_redis.say("CONFIG", "SET", "maxmemory", str(before + ROOM_BYTES))
+            jobs = [(await a.post("/api/v1/jobs/chat", json=body)).json()["id"] for _ in range(240)]
+            await until_logged(one, "its waiting ones wait", timeout_s=30)
+            await asyncio.sleep(3)
+            held, _ = await relay.connection.memory()
+            waits = (await a.get(f"/api/v1/jobs/{jobs[-1]}")).json()
+            theirs = await taken(b)
+            assert await until_done(b, theirs) == "done"
+            for job in jobs[:-1]:
+                await a.delete(f"/api/v1/jobs/{job}")
+            while (end := await until_done(a, jobs[-1])) in ("queued", "running"):
+                pass
+
+    assert waits["status"] == "queued"
+    assert held - before < 1.3 * ROOM_BYTES
+    assert end == "done"
+
+
+async def taken(http: httpx.AsyncClient) -> str:
+    """A job, once Redis has room for it."""
+    async with asyncio.timeout(30):
+        while (answer := await http.post("/api/v1/jobs/chat", json=chat())).status_code != 202:
+            await asyncio.sleep(0.1)
+    return str(answer.json()["id"])
 
 
 async def test_a_worker_that_starts_in_a_full_redis_runs_what_waits(

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 
 import pytest
 from support.relay import QUEUE, Relay, relay_on
@@ -115,6 +116,22 @@ async def test_another_takes_over_at_once_when_it_leaves(redis_url: str) -> None
             await waiting
 
             assert await other.acquire()
+
+
+async def test_one_that_is_cancelled_before_it_knows_whether_it_holds_the_lease_gives_it_up(
+    redis_url: str,
+) -> None:
+    async with relay_on(redis_url) as relay:
+        await Maintainer(relay.connection, "w1").acquire()  # what the reply would have said
+        maintainer = Maintainer(relay.connection, "w1")
+        acquiring = asyncio.create_task(maintainer.acquire())
+        await asyncio.sleep(0)
+        acquiring.cancel()
+        with suppress(asyncio.CancelledError):
+            await acquiring
+        await maintainer.release()
+
+        assert not await maintainer.is_taken()
 
 
 async def test_a_check_of_a_hundred_idle_queues_costs_a_few_commands(redis_url: str) -> None:

@@ -12,7 +12,8 @@
 -- keeps its place. For a model whose last job failed, jobs at their first attempt go first, because
 -- retried jobs may have caused the failure. If no job waits at all, the worker's idle slots, if it has
 -- more than 0, are recorded for idle_s seconds. Of a paused queue nothing is leased, and no idle
--- slot recorded, so that nothing is assigned either (docs/adr/0051).
+-- slot recorded, so that nothing is assigned either (docs/adr/0051). Jobs of tenants that are held
+-- are delayed for a while (docs/adr/0064).
 -- include shared/release.lua
 -- include shared/home.lua
 -- include shared/turns.lua
@@ -49,6 +50,7 @@ local function set_of(list)
     return set
 end
 local warm, resting, failing = set_of(filter.warm), set_of(filter.resting), set_of(filter.failing)
+local held = set_of(filter.held)
 local only, full = {}, {}
 for model, names in pairs(filter.only) do only[model] = set_of(names) end
 
@@ -62,8 +64,8 @@ local function loaded(job)
 end
 -- Jobs that other workers hold run at the same server: their models stay loaded as they are.
 if filter.one_runner then
-    for _, held in ipairs(redis.call('ZRANGE', leases, 0, most_lines - 1)) do
-        local its = known(held)
+    for _, leased in ipairs(redis.call('ZRANGE', leases, 0, most_lines - 1)) do
+        local its = known(leased)
         if its and its.model then
             local names = only[base(its.model)] or {}
             names[loaded(its)] = true
@@ -104,6 +106,16 @@ local function put_behind(id, job)
     note_behind(behind, job.conv)
     return true
 end
+-- However many jobs of a tenant are held, no claim passes over them again and again.
+local function hold(id, job)
+    if moved == most_moved then return false end
+    moved = moved + 1
+    leave(id, job)
+    if redis.call('ZADD', delayed, exact(now + filter.held_s), id) == 1 then
+        count(job, 1, scheduled)
+    end
+    return true
+end
 -- The next messages of conversations, those first that were looked at longest ago, have their place
 -- again.
 local function bring_back()
@@ -140,8 +152,9 @@ local function left_for(id, job)
     end
     return math.max(0, job.away + left_patience - now)
 end
--- Messages that are left to others count for nothing in look_ahead, up to most_left of them, beside
--- those that are put behind, which are no longer where they were found.
+-- Messages that are left to others, and jobs that are held, count for nothing in look_ahead, up to
+-- most_left of them, beside those that are put behind or delayed, which are no longer where they were
+-- found.
 local function first(set, least)
     local from, seen = 0, 0
     while seen <= most_left do
@@ -151,6 +164,9 @@ local function first(set, least)
             local id, job = found[i], known(found[i])
             if not job or set ~= backlog and not redis.call('ZSCORE', backlog, id) then
                 gone = gone + redis.call('ZREM', set, id)
+            elseif held[job.tenant] then
+                was_left = true
+                if hold(id, job) then gone = gone + 1 end
             elseif job.v <= version and (batch or not job.batch)
                     and job.attempt <= (least or job.attempt) and may_run(id, job) then
                 local left_s, is_moved = left_for(id, job)

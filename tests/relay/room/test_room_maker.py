@@ -18,7 +18,7 @@ from relay.parents import Parents
 from relay.queue import Queue
 from relay.room import room_maker
 from relay.room.room_maker import RoomMaker
-from relay.room.room_state import read_state
+from relay.room.room_state import look, read_state
 from relay.usage.ledger import Ledger, UsageQuery
 from telemetry.process_metrics import ProcessMetrics
 from telemetry.settings import MetricsSettings
@@ -328,6 +328,35 @@ async def test_who_fills_it_with_what_may_not_go_is_refused_alone(
         with pytest.raises(QueueFull) as refused:
             await job_of(relay, "a")
         assert refused.value.facts["scope"] == "tenant"
+
+
+@pytest.mark.parametrize(("waiting", "slowed"), [(0, []), (300, ["a"])])
+async def test_only_who_does_not_get_small_by_waiting_has_a_job_run_now_and_then(
+    own_redis: RedisServer, waiting: int, slowed: list[str]
+) -> None:
+    async with relay_at(own_redis, memory_keeps_s=300.0) as relay:
+        await ended(relay, "a", 300 - waiting)
+        for _ in range(waiting):
+            await job_of(relay, "a", TEXT * 2)
+        await bound(relay, 0.93)
+        await RoomMaker(relay.connection).make(30)
+        await look(relay.connection)
+
+        assert relay.connection.crowding == {"a"}
+        assert sorted(relay.connection.slowed) == slowed
+
+
+async def test_rows_that_a_batch_needs_do_not_make_it_wait_for_ever(
+    own_redis: RedisServer,
+) -> None:
+    async with relay_at(own_redis, memory_keeps_s=300.0) as relay:
+        for job in await ended(relay, "a", 300):
+            await relay.connection.command("HSET", redis_keys.record(job), "needed", "1")
+        await bound(relay, 0.93)
+        await RoomMaker(relay.connection).make(30)
+        await look(relay.connection)
+
+        assert relay.connection.slowed == {"a"}
 
 
 async def test_nobody_is_refused_once_there_is_room(own_redis: RedisServer) -> None:

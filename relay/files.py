@@ -307,6 +307,12 @@ def forget_name(name: str) -> ScriptCall[bool]:
     return ScriptCall(load("files/forget"), list(_INDEX), [name], bool)
 
 
+def let_go(now: str, names: Sequence[str | bytes]) -> ScriptCall[bool]:
+    """Have objects deleted now, also those that batches read, if they are in the index."""
+    keys = [redis_keys.STORED, redis_keys.HELD]
+    return ScriptCall(load("files/let_go"), keys, [now, *names], bool)
+
+
 def _keys(file: StoredFile) -> list[str]:
     return [redis_keys.file(file.id), redis_keys.files(file.tenant), *_INDEX]
 

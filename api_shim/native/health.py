@@ -8,13 +8,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from api_shim.dependencies import Injected
+from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Admin
 from api_shim.http.problems import Refusal, documented
 from api_shim.http.query_fields import only_known_fields
 from api_shim.native.jobs import json_response
 from api_shim.overview.limit_reader import LimitReader
-from contract.errors import NoWorker, RelayUnavailable
+from contract.errors import NoWorker, RelayFull, RelayUnavailable
 from contract.roster import FleetLimits
 from contract.wire import WireModel
 from relay.connection import soon
@@ -57,18 +57,23 @@ async def livez() -> Response:
 )
 async def readyz(
     dependencies: Injected,
+    *,
     workers: Annotated[
         int, Query(ge=0, description="Live workers that are expected; 0 checks Redis alone.")
     ] = 0,
+    full: Annotated[
+        bool, Query(description="Also ready while Redis is full and takes no new jobs.")
+    ] = False,
 ) -> Response:
     """Check that Redis takes jobs and enough workers are live; a 503 names the failed check.
 
-    Without `workers` it needs none: jobs for a known backend are accepted without a worker.
+    Without `workers` it needs none: jobs for a known backend are accepted without a worker. With
+    `full` Redis need not take jobs: whatever sends requests to shims should ask so, or nobody could
+    cancel, delete or read while Redis is full.
     """
     try:
         async with soon():
-            await dependencies.connection.call(may_write())
-            dependencies.redis_disk.demand_room()
+            in_redis = await _checked(dependencies, full=full)
             workers_now = await dependencies.roster.workers()
             live = [worker for worker in workers_now if not worker.draining]
     except RelayUnavailable as error:
@@ -86,7 +91,19 @@ async def readyz(
             checks={"redis": "ok", "workers": why},
             retry_after_s=2.0,
         )
-    return json_response(Ready(checks={"redis": "ok", "workers": "ok"}, workers=len(live)))
+    return json_response(Ready(checks={"redis": in_redis, "workers": "ok"}, workers=len(live)))
+
+
+async def _checked(dependencies: Dependencies, *, full: bool) -> str:
+    """Whether Redis takes jobs; with `full` why it does not. Raises RelayUnavailable."""
+    try:
+        await dependencies.connection.call(may_write())
+        dependencies.redis_disk.demand_room()
+    except RelayFull as error:
+        if not full:
+            raise
+        return error.message
+    return "ok"
 
 
 @router.get(

@@ -1,11 +1,13 @@
 """Deletions of everything that a tenant has: which are under way, and their receipts.
 
 A receipt is written before anything is deleted, and each key is counted in the script that deletes
-it, so that a deletion goes on where a killed process stopped, and its receipt stays true.
+it, so that a deletion goes on where a killed process stopped, and its receipt stays true. All of it
+is done in a full Redis, too, because it makes room.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
+from uuid import uuid4
 
 from contract import redis_keys
 from contract.errors import UnknownTenant
@@ -32,23 +34,12 @@ class TenantDeletions:
 
         Raises RelayUnavailable.
         """
-        key, now = redis_keys.deletion(tenant), f"{self._connection.now():.3f}"
-        if await self._connection.command("HGET", key, "status") == b"running":
-            # The entry may be lost, or never have been written: without it nothing goes on.
-            await self._connection.command("ZADD", redis_keys.DELETIONS, "NX", now, tenant)
-            return
+        now = f"{self._connection.now():.3f}"
         fields = {
             "tenant": tenant, "status": "running", "requested_by": by, "requested_at": now,
             "usage": usage,
         }  # fmt: skip
-        words: list[Argument] = [word for field in fields.items() for word in field]
-        await self._connection.pipeline(
-            [
-                ("DEL", key),
-                ("HSET", key, *words),
-                ("ZADD", redis_keys.DELETIONS, now, tenant),
-            ]
-        )
+        await self._connection.call(begin(tenant, now, fields))
 
     async def receipt(self, tenant: str) -> TenantReceipt:
         """The receipt of a tenant's last deletion; raises UnknownTenant, RelayUnavailable."""
@@ -80,23 +71,36 @@ class TenantDeletions:
     async def count(self, tenant: str, what: str, number: int = 1) -> None:
         """Add to a count of the receipt; raises RelayUnavailable."""
         if number:
-            key = redis_keys.deletion(tenant)
-            await self._connection.command("HINCRBY", key, COUNT + what, number)
+            await self._connection.call(count(tenant, what, number, uuid4().hex))
 
     async def end(self, tenant: str, *, reason: str = "") -> None:
         """Record that a deletion has ended; with a `reason` why something may be left.
 
         Raises RelayUnavailable.
         """
-        key, now = redis_keys.deletion(tenant), f"{self._connection.now():.3f}"
-        status = "incomplete" if reason else "done"
-        await self._connection.pipeline(
-            [
-                ("HSET", key, "status", status, "ended_at", now, "reason", reason),
-                ("EXPIRE", key, _KEPT_S),
-                ("ZREM", redis_keys.DELETIONS, tenant),
-            ]
-        )
+        await self._connection.call(end(tenant, f"{self._connection.now():.3f}", reason))
+
+
+def begin(tenant: str, at: str, fields: Mapping[str, str]) -> ScriptCall[int]:
+    """Write a receipt with these fields, unless its deletion is under way, and list it as that."""
+    words: list[Argument] = [word for field in fields.items() for word in field]
+    return ScriptCall(load("tenants/begin"), _keys(tenant), [tenant, at, *words], int)
+
+
+def count(tenant: str, what: str, number: int, nonce: str) -> ScriptCall[int]:
+    """Add to a count of a receipt, once for each nonce."""
+    args: list[Argument] = [COUNT + what, number, nonce]
+    return ScriptCall(load("tenants/count"), [redis_keys.deletion(tenant)], args, int)
+
+
+def end(tenant: str, at: str, reason: str) -> ScriptCall[int]:
+    """End a deletion; it is incomplete if there is a `reason`."""
+    args: list[Argument] = [tenant, "incomplete" if reason else "done", at, reason, _KEPT_S]
+    return ScriptCall(load("tenants/end"), _keys(tenant), args, int)
+
+
+def _keys(tenant: str) -> list[str]:
+    return [redis_keys.deletion(tenant), redis_keys.DELETIONS]
 
 
 def erase(tenant: str, what: str, keys: Sequence[str]) -> ScriptCall[int]:

@@ -20,7 +20,7 @@ from contract.tenants import Tenant
 from relay.batches import BatchStore, parts_name
 from relay.connection import Argument, Connection
 from relay.deletion.tenant_deletions import TenantDeletions, erase
-from relay.files import Files, stored_name
+from relay.files import Files, let_go, stored_name
 from relay.queue import Queue
 from relay.usage.settlement import Settlement
 
@@ -197,13 +197,8 @@ class TenantSweep:
 
     async def _let_go(self, names: Sequence[str | bytes]) -> None:
         """Have objects of the storage deleted now, also those that batches read."""
-        now = f"{self._connection.now():.3f}"
-        commands: list[tuple[Argument, ...]] = []
-        for name in names:
-            commands.append(("ZREM", redis_keys.HELD, name))
-            commands.append(("ZADD", redis_keys.STORED, "XX", "LT", now, name))
-        if commands:
-            await self._connection.pipeline(commands)
+        if names:
+            await self._connection.call(let_go(f"{self._connection.now():.3f}", names))
 
 
 def _fields(found: Any) -> list[tuple[bytes, bytes]]:

@@ -253,9 +253,7 @@ class TenantLimits:
         over = [status is None or (status in LAST_WORDS and not waiting) for status in statuses]
         later = [member for member, is_over in zip(found, over, strict=True) if not is_over]
         if later:
-            again_at = f"{now + _CHECK_AGAIN_S:.3f}"
-            scores = [each for member in later for each in (again_at, member)]
-            await self._connection.command("ZADD", redis_keys.RESERVING, "XX", *scores)
+            await self._connection.call(check_again(now + _CHECK_AGAIN_S, later))
         gone = [pair for pair, is_over in zip(pairs, over, strict=True) if is_over]
         released = await self._connection.calls_or_none([release(*pair) for pair in gone])
         members = [member for member, is_over in zip(found, over, strict=True) if is_over]
@@ -421,6 +419,12 @@ def release(tenant: str, job_id: str) -> ScriptCall[int]:
     """Take back what is reserved for a job that does not exist. Returns 1; 0: nothing was."""
     keys = [redis_keys.spending(tenant), redis_keys.reserved(tenant)]
     return ScriptCall(load("usage/release"), keys, [job_id], int)
+
+
+def check_again(at: float, members: Sequence[bytes]) -> ScriptCall[int]:
+    """Have these members of `fleet:reserving` checked again then (unix seconds)."""
+    args: list[Argument] = [f"{at:.3f}", *members]
+    return ScriptCall(load("usage/check_again"), [redis_keys.RESERVING], args, int)
 
 
 def _refused(reply: Any) -> ReachedLimit | None:

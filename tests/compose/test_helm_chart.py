@@ -190,7 +190,7 @@ def test_probes_of_the_shim_do_not_depend_on_workers(tmp_path: Path) -> None:
     shim = of_kind(rendered(tmp_path, {}), "Deployment")["r-llm-fleet-shim"]
     (container,) = shim["spec"]["template"]["spec"]["containers"]
 
-    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz?full=true"
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
 
 

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- KEYS keys; ARGV id revision
 -- Deletes a key. Returns its entry; false: there is none; 'last': it is not deleted, because no
 -- other key could manage the remaining ones.

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- KEYS stored; ARGV name keep_s
 -- Postpones the deletion of an object to keep_s seconds from now. Returns 1.
 local time = redis.call('TIME')

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- KEYS movable; ARGV id wait_s
 -- Has the maintainer look at a job in wait_s seconds. Returns 1.
 -- include shared/time.lua

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- KEYS lease; ARGV worker lease_ms
 -- Acquires the lease. Returns 1; 0: another worker owns the model, and the request is recorded for
 -- it.

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- KEYS lease; ARGV worker wanted_s
 -- Passes the lease, for wanted_s seconds, to the last worker that requested it in the wanted_s
 -- seconds before, or deletes it. Returns 1; 0: the worker does not own the model.

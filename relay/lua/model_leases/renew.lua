@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- KEYS lease; ARGV worker lease_ms wanted_s
 -- Renews the lease, or creates it if Redis has lost it. Returns 'held'; 'wanted': another worker
 -- requested the model in the last wanted_s seconds; 'lost': another worker owns it.

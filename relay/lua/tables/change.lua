@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- KEYS table; ARGV known revision, new revision, field, json ('': delete it)
 -- Sets or deletes a field of a table that processes copy, if it is still the one that the caller has
 -- read. Returns 1, also if it is repeated; 0: the table has another revision.

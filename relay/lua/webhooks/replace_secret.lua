@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- KEYS secrets; ARGV id, expected json ('': there is none), new json
 -- Replaces the secrets of a webhook, if they are still those that the caller has read. Returns 1, also if
 -- it is repeated; 0: another call has replaced them.

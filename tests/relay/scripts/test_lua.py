@@ -107,6 +107,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "files/delete": files.delete_record(FILE, "files/1"),
     "files/reserve": files.reserve_bytes("files/1", "t", 1, files.FileBounds(1, 1)),
     "files/forget": files.forget_name("files/1"),
+    "files/let_go": files.let_go("1.0", ["files/1"]),
     "files/keep": files.keep_name("files/1", 1),
     "files/due": files.claim_due(1, 1),
     "followers/attend": jobs.attend(JOB, "p", 1),
@@ -189,12 +190,16 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "room/survey": room_maker.survey([JOB, OTHER]),
     "room/remove": room_maker.remove([JOB], {"t": 1}, 1.0, 1.0),
     "room/tell": room_state.tell(room_state.RoomState(mark_bytes=1, tenants={}), 1),
+    "tenants/begin": tenant_deletions.begin("t", "1.0", {"status": "running"}),
+    "tenants/count": tenant_deletions.count("t", "files", 1, "nonce"),
+    "tenants/end": tenant_deletions.end("t", "1.0", ""),
     "tenants/erase": tenant_deletions.erase("t", "jobs", [redis_keys.record(JOB)]),
     "usage/index": settlement.index_tenant("t", "2026-11-29", 1),
     "usage/reserve": limits.reserve(
         limits.UsageReservation(JOB, QUEUE, "t", 1, 1, limits.Limits(1, 1, 1, 1), None, ""),
         datetime.now(UTC).timestamp(),
     ),
+    "usage/check_again": limits.check_again(1.0, [b"t a"]),
     "usage/release": limits.release("t", JOB),
     "usage/settle": settlement.settle(
         settlement.Part("t", datetime(2026, 1, 1, tzinfo=UTC), ""), ttl_s=1, most_rows=1

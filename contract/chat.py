@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, StrictBool, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, StrictBool, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from contract.conversations import ConversationKey, ConversationPolicy
 from contract.images import ShownImage
-from contract.requests import Request
+from contract.requests import Request, Word
 from contract.wire import ClientModel, WireModel
 
 JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -72,8 +72,21 @@ class ImagePart(ClientModel):
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
+LONGEST_CALL_ID: Final = 64 * 1024
+"""Characters: proxies of other makers put signatures of thoughts into the ids of calls."""
+LONGEST_CALLED: Final = 1024
+"""Characters of a tool's name in a message: a model may have made it up."""
+CallId = Annotated[str, Field(max_length=LONGEST_CALL_ID)]
+CalledName = Annotated[str, Field(max_length=LONGEST_CALLED)]
+StopText = Annotated[str, Field(max_length=4096)]
+"""A text that ends an answer."""
+
+
 class ToolCall(ClientModel):
-    """A call that the assistant made; `arguments` is JSON text."""
+    """A call that the assistant made; `arguments` is JSON text.
+
+    In a request its name has at most 1,024 characters, and its id 65,536.
+    """
 
     id: str | None = None
     name: str
@@ -82,15 +95,31 @@ class ToolCall(ClientModel):
     """Data to send back with the call, as the backend sent it (Gemini's thought signature)."""
 
 
+def _short_call(call: ToolCall) -> ToolCall:
+    """Bound what a client sends; what a backend has sent, which is the same class, has no bound."""
+    for field, most in (("id", LONGEST_CALL_ID), ("name", LONGEST_CALLED)):
+        length = len(getattr(call, field) or "")
+        if length > most:
+            raise PydanticCustomError(
+                "string_too_long",
+                "its {field} should have at most {max_length} characters",
+                {"field": field, "max_length": most},
+            )
+    return call
+
+
+SentCall = Annotated[ToolCall, AfterValidator(_short_call)]
+
+
 class Message(ClientModel):
     """One message. `thinking` is the assistant's reasoning, for backends that accept it."""
 
     role: Role
     content: str | tuple[Part, ...] = ""
     thinking: str | None = None
-    tool_calls: tuple[ToolCall, ...] = ()
-    tool_call_id: str | None = None
-    tool_name: str | None = None
+    tool_calls: tuple[SentCall, ...] = ()
+    tool_call_id: CallId | None = None
+    tool_name: CalledName | None = None
     provider_meta: dict[str, Any] | None = None
     """Data to send back with the message, as the backend sent it."""
 
@@ -126,7 +155,7 @@ MOST_TOOLS: Final = 1024
 class NamedTool(ClientModel):
     """The one tool that the model must call."""
 
-    name: str
+    name: CalledName
 
 
 class TextFormat(ClientModel):
@@ -146,7 +175,7 @@ class SchemaFormat(ClientModel):
 
     type: Literal["json_schema"] = "json_schema"
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
-    name: str = "answer"
+    name: Word = "answer"
     strict: StrictBool = True
 
 
@@ -178,7 +207,7 @@ class ChatRequest(Request):
     top_k: Annotated[int, Field(ge=0)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: int | None = None
-    stop: Annotated[tuple[str, ...], Field(max_length=16)] = ()
+    stop: Annotated[tuple[StopText, ...], Field(max_length=16)] = ()
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     repeat_penalty: Annotated[float, Field(gt=0, le=10)] | None = None

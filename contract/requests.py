@@ -158,6 +158,8 @@ Retention = Annotated[
 keeps any (FLEET_LOG_TTL_S), `none` until those who follow it have its end."""
 
 
+Word = Annotated[str, Field(max_length=256)]
+"""A name, or one of a few words: what is compared, kept and shown, and is no text."""
 MOST_METADATA: Final = 16
 """Keys of a request's metadata."""
 LONGEST_METADATA_KEY: Final = 64
@@ -214,14 +216,14 @@ class AliasTarget(WireModel):
     """Fields for requests that leave them out: contract/aliases/parameters.py."""
     force: dict[str, Any] = Field(default_factory=dict)
     """Fields that replace those of the request."""
-    price: str | None = None
+    price: Word | None = None
     """In the route of a job: what the model costs, if it costs anything."""
 
 
 class Route(WireModel):
     """The targets of a request whose model is an alias, as they were when it was enqueued."""
 
-    alias: str
+    alias: Word
     """The model as the client named it."""
     targets: Annotated[tuple[AliasTarget, ...], Field(min_length=1)]
     """The job moves from one to the next while it has no output."""

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from api_shim.http.problems import FieldError, Refusal
 from api_shim.submission.ignored_fields import IgnoredField, LenientModel
+from contract.chat import CalledName, CallId, StopText
 from contract.errors import FleetError, InvalidRequest, NotSupported
-from contract.requests import LONGEST_METADATA
+from contract.requests import LONGEST_METADATA, Word
 
 
 class AnthropicRequestBody(LenientModel):
@@ -25,9 +26,9 @@ CacheControl = Annotated[dict[str, Any] | None, IgnoredField()]
 class SourceBody(AnthropicRequestBody):
     """Where the bytes or the text of an image or a document are."""
 
-    type: str
+    type: Word
     """`base64`, `url`, `text` or `content`; files of Anthropic's are refused."""
-    media_type: str | None = None
+    media_type: Word | None = None
     data: str | None = None
     url: str | None = None
     content: "str | list[BlockBody] | None" = None
@@ -36,16 +37,16 @@ class SourceBody(AnthropicRequestBody):
 class ToolChangeBody(AnthropicRequestBody):
     """A tool that becomes available in the middle of a conversation, or is withdrawn."""
 
-    type: str
+    type: Word
     """`tool_reference` or `tool_definition`."""
-    name: str | None = None
+    name: CalledName | None = None
     definition: "AnthropicToolBody | None" = None
 
 
 class BlockBody(AnthropicRequestBody):
     """A block of a message's content; which fields it has depends on its type."""
 
-    type: str
+    type: Word
     """`text`, `image`, `document`, `search_result`, `thinking`, `redacted_thinking`, `tool_use`,
     `tool_result`, `tool_reference`, `tool_addition` or `tool_removal`; blocks of tools that run at
     Anthropic are left out."""
@@ -57,14 +58,14 @@ class BlockBody(AnthropicRequestBody):
     thinking: str | None = None
     signature: str | None = None
     data: str | None = None
-    id: str | None = None
-    name: str | None = None
+    id: CallId | None = None
+    name: CalledName | None = None
     input: dict[str, Any] | None = None
-    tool_use_id: str | None = None
+    tool_use_id: CallId | None = None
     content: "str | list[BlockBody] | dict[str, Any] | None" = None
     """An object only in results of tools that run at Anthropic."""
     is_error: bool | None = None
-    tool_name: str | None = None
+    tool_name: CalledName | None = None
     """Of a tool reference: the tool that becomes known with it."""
     tool: ToolChangeBody | None = None
     cache_control: CacheControl = None
@@ -87,7 +88,7 @@ class AnthropicToolBody(AnthropicRequestBody):
     """A tool; those that run at Anthropic, or whose schema only Claude knows, are left out."""
 
     name: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    type: str | None = None
+    type: Word | None = None
     """`custom`, or the versioned name of one of Anthropic's."""
     description: str | None = None
     input_schema: dict[str, Any] | None = None
@@ -107,20 +108,20 @@ class AnthropicToolBody(AnthropicRequestBody):
 class ToolChoiceBody(AnthropicRequestBody):
     """Which tools the model may, or must, call."""
 
-    type: str
+    type: Word
     """`auto`, `any`, `tool` or `none`."""
-    name: str | None = None
+    name: CalledName | None = None
     disable_parallel_tool_use: bool | None = None
 
 
 class ThinkingBody(AnthropicRequestBody):
     """Whether the model thinks."""
 
-    type: str
+    type: Word
     """`enabled`, `adaptive`, `between_tools` or `disabled`."""
     budget_tokens: int | None = None
     """Becomes a level: low below 4,096, medium below 16,384, else high."""
-    display: str | None = None
+    display: Word | None = None
     """`omitted`: the response has thinking blocks without their text."""
 
 
@@ -128,21 +129,21 @@ class ThreadBody(AnthropicRequestBody):
     """A conversation of which the client sends new messages only."""
 
     type: Literal["create", "continue"]
-    previous_message_id: str | None = None
+    previous_message_id: Word | None = None
     """The message that this request continues, with its prompt, system prompt and tools."""
 
 
 class OutputFormatBody(AnthropicRequestBody):
     """The JSON schema of the response."""
 
-    type: str
+    type: Word
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
 
 
 class OutputBody(AnthropicRequestBody):
     """The form of the response."""
 
-    effort: str | None = None
+    effort: Word | None = None
     """low, medium, high, xhigh or max."""
     format: OutputFormatBody | None = None
 
@@ -158,7 +159,7 @@ class UserBody(AnthropicRequestBody):
 class PromptBody(AnthropicRequestBody):
     """A conversation, as it is continued or counted."""
 
-    model: str
+    model: Word
     """As listed by `GET /v1/models`."""
     messages: Annotated[list[TurnBody], Field(min_length=1)]
     system: Content | None = None
@@ -169,7 +170,7 @@ class PromptBody(AnthropicRequestBody):
     output_format: OutputFormatBody | None = None
     """The older place of `output_config.format`."""
     cache_control: CacheControl = None
-    backend: str | None = None
+    backend: Word | None = None
     """Name of the backend, an addition of ours for fleets where several have the model."""
 
     @property
@@ -184,7 +185,7 @@ class MessagesBody(PromptBody):
     max_tokens: Annotated[int, Field(ge=0)]
     """Most tokens of the response. 0: the backend reads the prompt, and the response is empty."""
     stream: bool | None = None
-    stop_sequences: list[str] | None = None
+    stop_sequences: list[StopText] | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None

@@ -37,7 +37,7 @@ from contract.batches import (
 )
 from contract.errors import UnknownFile
 from contract.events import Usage
-from contract.requests import Metadata
+from contract.requests import Metadata, Word
 from contract.tenants import Tenant
 from contract.webhooks.webhook_models import ReceiverUrl
 from relay.batches import no_batch
@@ -60,13 +60,13 @@ class ExpiresAfter(LenientModel):
 class BatchBody(LenientModel):
     """A batch to create."""
 
-    input_file_id: str
+    input_file_id: Word
     """A file of purpose `batch`, with one JSON object a line: `{"custom_id", "method", "url",
     "body"}`.
     """
-    endpoint: str
+    endpoint: Word
     """The URL of all of its requests."""
-    completion_window: str = "24h"
+    completion_window: Word = "24h"
     """A number and s, m, h or d; requests that are not done by then fail."""
     metadata: Metadata | None = None
     output_expires_after: ExpiresAfter | None = None

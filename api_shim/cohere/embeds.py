@@ -14,6 +14,7 @@ from contract.embeddings import TASK_WORDS, EmbedRequest
 from contract.errors import NotSupported
 from contract.json_lines import json_line
 from contract.quantization import RowType, encoded_rows
+from contract.requests import Word
 from contract.result import Embeddings, Result
 
 MOST_TEXTS: Final = 2048
@@ -27,7 +28,7 @@ _NAMES: Final = {"input": "texts", "dimensions": "output_dimension", "task": "in
 class EmbedContentBody(LenientModel):
     """A part of an input."""
 
-    type: str
+    type: Word
     text: str = ""
 
 
@@ -40,9 +41,9 @@ class EmbedInputBody(LenientModel):
 class CohereEmbedBody(LenientModel):
     """Texts to embed."""
 
-    model: str
+    model: Word
     """As listed by `GET /v1/models`."""
-    input_type: str | None = None
+    input_type: Word | None = None
     """What the texts are for: `search_query`, `search_document`, `classification`, `clustering`."""
     texts: tuple[str, ...] = ()
     inputs: tuple[EmbedInputBody, ...] = ()
@@ -51,7 +52,7 @@ class CohereEmbedBody(LenientModel):
     output_dimension: int | None = None
     embedding_types: tuple[RowType, ...] = ("float",)
     truncate: Literal["NONE", "START", "END"] = "END"
-    backend: str | None = None
+    backend: Word | None = None
     """Name of the backend, an addition of ours for fleets where several have the model."""
 
 

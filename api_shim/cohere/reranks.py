@@ -12,6 +12,7 @@ from pydantic import AliasChoices, Field, ValidationError
 from api_shim.cohere.errors import named, wrong_field
 from api_shim.submission.ignored_fields import IgnoredField, LenientModel
 from contract.errors import NotSupported
+from contract.requests import Word
 from contract.rerank import RerankRequest
 from contract.result import Result
 
@@ -22,7 +23,7 @@ _IMAGE: Final = "image"
 class RerankBody(LenientModel):
     """Documents to order by a query."""
 
-    model: str
+    model: Word
     """As listed by `GET /v1/models`."""
     query: str
     documents: list[str | dict[str, Any]]
@@ -31,9 +32,9 @@ class RerankBody(LenientModel):
     """The most results; all by default."""
     return_documents: bool = False
     """Whether each result has its document."""
-    rank_fields: list[str] | None = None
+    rank_fields: list[Word] | None = None
     """Fields of documents that are objects, in the order in which the model reads them."""
-    backend: str | None = None
+    backend: Word | None = None
     """Name of the backend, an addition of ours for fleets where several have the model."""
     priority: Annotated[int | None, IgnoredField(unless=(0,))] = None
 
@@ -41,7 +42,7 @@ class RerankBody(LenientModel):
 class ScoreBody(LenientModel):
     """Pairs of texts to score: one with one, one with each of a list, or list with list."""
 
-    model: str
+    model: Word
     """As listed by `GET /v1/models`."""
     text_1: Annotated[
         str | list[str], Field(validation_alias=AliasChoices("text_1", "data_1", "queries"))
@@ -51,7 +52,7 @@ class ScoreBody(LenientModel):
         str | list[str], Field(validation_alias=AliasChoices("text_2", "data_2", "documents"))
     ]
     """The document, or a list of them."""
-    backend: str | None = None
+    backend: Word | None = None
     """Name of the backend, an addition of ours for fleets where several have the model."""
 
 
@@ -115,7 +116,7 @@ def _text(at: int, document: str | dict[str, Any], fields: Sequence[str]) -> str
 def rerank_response(
     job_id: str,
     created: int,
-    model: str,
+    model: Word,
     result: Result,
     documents: Sequence[str | dict[str, Any]] | None = None,
 ) -> dict[str, Any]:

@@ -117,6 +117,8 @@ def message_of(error: Mapping[str, Any]) -> str:
     message = str(error["msg"])
     if "items after validation" in message or "item after validation" in message:
         return f"must have {_limit(error['ctx'])}".removesuffix(" long") + " items"
+    if error["type"] == "string_too_long":
+        message += ": shorten it"
     message = message.removeprefix("Value error, ").replace("valid tuple", "valid list")
     return message.replace("valid dictionary", "valid object")
 

@@ -25,7 +25,7 @@ from contract.errors import FleetError, RelayUnavailable
 from contract.jobs import DeadGroups, DeadLetter
 from contract.json_lines import json_line
 from contract.redis_keys import JOB_ID
-from contract.requests import Kind
+from contract.requests import Kind, Word
 from contract.tenants import Tenant
 from contract.wire import ClientModel, WireModel
 from relay.dead_letters import DeadLetterFilter, fingerprint
@@ -46,9 +46,9 @@ class Redrive(ClientModel):
         tuple[Annotated[str, Field(pattern=JOB_ID.pattern)], ...], Field(max_length=_MOST_IDS)
     ] = ()
     """Only these letters; whole ids."""
-    queue: str | None = None
+    queue: Word | None = None
     kind: Kind | None = None
-    tenant: str | None = None
+    tenant: Word | None = None
     """For admins: only letters of this tenant."""
     limit: Annotated[int, Field(ge=1, le=_MOST)] = _MOST
     """The most letters to retry, the last to die first."""

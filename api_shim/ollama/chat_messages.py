@@ -13,23 +13,34 @@ from pydantic_core import from_json
 from api_shim.http.problems import Refusal
 from api_shim.ollama.request_fields import OllamaRequestBody
 from api_shim.submission.ignored_fields import IgnoredField
-from contract.chat import ImagePart, Message, Part, Role, TextPart, Tool, ToolCall
+from contract.chat import (
+    CalledName,
+    CallId,
+    ImagePart,
+    Message,
+    Part,
+    Role,
+    TextPart,
+    Tool,
+    ToolCall,
+)
 from contract.errors import InvalidRequest, ServerFault
 from contract.images import normalized
 from contract.json_lines import json_line
+from contract.requests import Word
 
 
 class OllamaFunctionCall(OllamaRequestBody):
     """A function's name and arguments."""
 
-    name: str
+    name: CalledName
     arguments: dict[str, Any] | str | None = None
 
 
 class OllamaToolCall(OllamaRequestBody):
     """A tool call of the assistant."""
 
-    id: str | None = None
+    id: CallId | None = None
     function: OllamaFunctionCall
 
 
@@ -42,9 +53,9 @@ class OllamaMessage(OllamaRequestBody):
     images: tuple[str, ...] | None = None
     """Base64; a `data:` prefix is accepted too."""
     tool_calls: tuple[OllamaToolCall, ...] | None = None
-    tool_name: str | None = None
+    tool_name: CalledName | None = None
     """Of a tool's result: the function's name."""
-    tool_call_id: str | None = None
+    tool_call_id: CallId | None = None
 
 
 class OllamaFunction(OllamaRequestBody):
@@ -58,7 +69,7 @@ class OllamaFunction(OllamaRequestBody):
 class OllamaTool(OllamaRequestBody):
     """A tool that the model may call."""
 
-    type: Annotated[str | None, IgnoredField(unless=("function",))] = "function"
+    type: Annotated[Word | None, IgnoredField(unless=("function",))] = "function"
     function: OllamaFunction
 
 

@@ -19,6 +19,7 @@ from api_shim.ollama.request_fields import (
 from contract.chat import ChatRequest, Message
 from contract.errors import InvalidRequest
 from contract.models import LoadRequest, UnloadRequest
+from contract.requests import Word
 
 
 class Generation(NamedModel):
@@ -26,15 +27,15 @@ class Generation(NamedModel):
 
     stream: bool | None = None
     """The default is true."""
-    format: str | dict[str, Any] | None = None
+    format: Word | dict[str, Any] | None = None
     """`json`, or a JSON schema."""
     options: Options | None = None
     """`temperature`, `top_p`, `top_k`, `min_p`, `seed`, `stop`, `num_predict`, `num_ctx`,
     `frequency_penalty`, `presence_penalty`, `repeat_penalty`: as far as the backend supports them.
     """
-    think: bool | str | None = None
+    think: bool | Word | None = None
     """true, false, or an effort: `low`, `medium`, `high`, `max`."""
-    keep_alive: float | str | None = None
+    keep_alive: float | Word | None = None
     """Seconds, or a duration such as `5m`; -1 for ever, 0 unloads the model afterwards."""
     logprobs: bool | None = None
     top_logprobs: int | None = None

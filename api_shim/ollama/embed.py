@@ -17,6 +17,7 @@ from api_shim.submission.ignored_fields import IgnoredField
 from contract.embeddings import EmbedRequest, unpack
 from contract.json_lines import json_line
 from contract.models import LoadRequest, UnloadRequest
+from contract.requests import Word
 from contract.result import Result
 
 _LENGTH_TOLERANCE = 1e-3
@@ -43,7 +44,7 @@ class EmbedBody(NamedModel):
     truncate: bool | None = None
     """The default is true."""
     dimensions: int | None = None
-    keep_alive: float | str | None = None
+    keep_alive: float | Word | None = None
     options: Annotated[dict[str, Any] | None, IgnoredField()] = None
 
     @property
@@ -58,7 +59,7 @@ class EmbeddingsBody(NamedModel):
     """One text to embed."""
 
     prompt: str | None = None
-    keep_alive: float | str | None = None
+    keep_alive: float | Word | None = None
     options: Annotated[dict[str, Any] | None, IgnoredField()] = None
 
     @property

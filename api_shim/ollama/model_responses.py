@@ -18,6 +18,7 @@ from contract.errors import InvalidRequest
 from contract.events import Frame
 from contract.json_lines import json_line
 from contract.models import CreateRequest, PullRequest
+from contract.requests import Word
 
 NO_BLOBS: Final = (
     "a fleet does not transfer files to its backends; create the model there (`ollama create` on "
@@ -37,13 +38,13 @@ class PullBody(NamedModel):
 class CreateBody(NamedModel):
     """A model to create from another."""
 
-    from_: str | None = Field(default=None, alias="from")
+    from_: Word | None = Field(default=None, alias="from")
     template: str | None = None
     license: str | tuple[str, ...] | None = None
     system: str | None = None
     parameters: dict[str, Any] | None = None
     messages: tuple[dict[str, Any], ...] | None = None
-    quantize: str | None = None
+    quantize: Word | None = None
     files: dict[str, str] | None = None
     """Refused: they name blobs."""
     adapters: dict[str, str] | None = None

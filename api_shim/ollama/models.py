@@ -19,6 +19,7 @@ from contract.errors import InvalidRequest
 from contract.json_lines import json_line
 from contract.model_kinds import MODEL_KINDS, ModelKind
 from contract.models import CopyRequest, DeleteRequest, LoadRequest, ShowRequest
+from contract.requests import Word
 from contract.result import Result
 from contract.roster import ModelReport, ModelTrait
 
@@ -47,8 +48,8 @@ class DeleteBody(NamedModel):
 class CopyBody(OllamaRequest):
     """A model to copy."""
 
-    source: str = ""
-    destination: str = ""
+    source: Word = ""
+    destination: Word = ""
 
 
 def to_show(body: ShowBody) -> ShowRequest:

@@ -15,7 +15,7 @@ from api_shim.http.problems import message_of
 from api_shim.submission.ignored_fields import LenientModel
 from contract.chat import JsonFormat, ResponseFormat, SchemaFormat, TextFormat, Think
 from contract.errors import InvalidRequest
-from contract.requests import Request
+from contract.requests import Request, Word
 
 AnyKind = TypeVar("AnyKind", bound=Request)
 
@@ -57,15 +57,15 @@ class OllamaRequestBody(LenientModel):
 class OllamaRequest(OllamaRequestBody):
     """The body of a request."""
 
-    backend: str | None = None
+    backend: Word | None = None
     """Name of the backend, an addition of ours for fleets where several have the model."""
 
 
 class NamedModel(OllamaRequest):
     """A request about a model."""
 
-    model: str = ""
-    name: str | None = None
+    model: Word = ""
+    name: Word | None = None
     """The older name of `model`."""
 
     @property

@@ -11,6 +11,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from api_shim.openai.request_fields import (
+    CacheKey,
     OpenAIRequest,
     OpenAIRequestBody,
     build_request,
@@ -21,6 +22,8 @@ from api_shim.openai.request_fields import (
 from api_shim.submission.ignored_fields import IgnoredField
 from contract.chat import (
     DETAILS,
+    CalledName,
+    CallId,
     ChatRequest,
     JsonFormat,
     Message,
@@ -29,6 +32,7 @@ from contract.chat import (
     ResponseFormat,
     Role,
     SchemaFormat,
+    StopText,
     TextFormat,
     TextPart,
     Think,
@@ -38,6 +42,7 @@ from contract.chat import (
 )
 from contract.conversations import key_of
 from contract.json_lines import json_line
+from contract.requests import Word
 
 _ROLES: Final[dict[str, Role]] = {
     "system": "system",
@@ -71,14 +76,14 @@ class ImageUrl(OpenAIRequestBody):
 
     url: str = Field(min_length=1)
     """http(s), or a data URL with base64."""
-    detail: Annotated[str | None, IgnoredField(unless=("auto",))] = None
+    detail: Annotated[Word | None, IgnoredField(unless=("auto",))] = None
     """The backend decides."""
 
 
 class ContentPartBody(OpenAIRequestBody):
     """A part of a message's content."""
 
-    type: str
+    type: Word
     """`text`, `image_url` or `refusal`; audio and files are refused."""
     text: str | None = None
     image_url: ImageUrl | str | None = None
@@ -88,7 +93,7 @@ class ContentPartBody(OpenAIRequestBody):
 class FunctionCall(OpenAIRequestBody):
     """A function's name and arguments."""
 
-    name: str
+    name: CalledName
     arguments: str | dict[str, Any] | None = None
     """JSON text."""
 
@@ -96,8 +101,8 @@ class FunctionCall(OpenAIRequestBody):
 class ToolCallBody(OpenAIRequestBody):
     """A tool call of the assistant."""
 
-    id: str | None = None
-    type: str = "function"
+    id: CallId | None = None
+    type: Word = "function"
     function: FunctionCall | None = None
     extra_content: dict[str, Any] | None = None
     """Opaque data that the backend needs back with the call (Gemini's thought signature)."""
@@ -108,9 +113,9 @@ class MessageBody(OpenAIRequestBody):
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPartBody] | None = None
-    name: str | None = None
+    name: CalledName | None = None
     tool_calls: list[ToolCallBody] | None = None
-    tool_call_id: str | None = None
+    tool_call_id: CallId | None = None
     function_call: FunctionCall | None = None
     """Deprecated: a tool call without an id."""
     reasoning_content: str | None = None
@@ -230,14 +235,14 @@ class FunctionBody(OpenAIRequestBody):
 class ToolBody(OpenAIRequestBody):
     """A tool; only functions are supported."""
 
-    type: str = "function"
+    type: Word = "function"
     function: FunctionBody | None = None
 
 
 class FormatBody(OpenAIRequestBody):
     """The format of the response: `text`, `json_object` or `json_schema`."""
 
-    type: str
+    type: Word
     json_schema: "SchemaBody | None" = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
     """With `json_object`, as llama-server accepts it."""
@@ -246,7 +251,7 @@ class FormatBody(OpenAIRequestBody):
 class SchemaBody(OpenAIRequestBody):
     """A JSON schema and its name."""
 
-    name: str = "answer"
+    name: Word = "answer"
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
     strict: bool | None = None
 
@@ -356,7 +361,7 @@ class StreamOptions(OpenAIRequestBody):
 class ReasoningBody(OpenAIRequestBody):
     """Reasoning options, as OpenRouter has them."""
 
-    effort: str | None = None
+    effort: Word | None = None
     enabled: bool | None = None
 
 
@@ -376,10 +381,10 @@ class Sampled(OpenAIRequest):
     top_k: int | None = None
     min_p: float | None = None
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: StopText | list[StopText] | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: dict[Word, float] | None = None
     max_tokens: int | None = None
     """A negative number means no limit, as on local servers."""
     n: int | None = None
@@ -396,27 +401,27 @@ class ChatBody(Sampled):
 
     messages: Annotated[list[MessageBody], Field(min_length=1)]
     tools: list[ToolBody] | None = None
-    tool_choice: str | dict[str, Any] | None = None
+    tool_choice: Word | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     functions: list[FunctionBody] | None = None
     """Deprecated: `tools`."""
-    function_call: str | dict[str, Any] | None = None
+    function_call: Word | dict[str, Any] | None = None
     """Deprecated: `tool_choice`."""
     response_format: FormatBody | None = None
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    reasoning_effort: str | None = None
+    reasoning_effort: Word | None = None
     """none, minimal, low, medium, high, xhigh or max."""
     reasoning: ReasoningBody | None = None
     """`{"effort": ...}` or `{"enabled": ...}`, as OpenRouter has it."""
     chat_template_kwargs: TemplateBody | None = None
     """`{"enable_thinking": ...}`, as vLLM and llama-server have it."""
-    prompt_cache_key: str | None = None
+    prompt_cache_key: CacheKey | None = None
     """Names the conversation, whose messages go to the address that has their prefix."""
     store: Annotated[bool | None, IgnoredField(unless=(False,))] = None
     """Chats cannot be retrieved later; responses can (`/v1/responses`)."""
-    modalities: list[str] | None = None
+    modalities: list[Word] | None = None
     """Only text is supported."""
 
     @property

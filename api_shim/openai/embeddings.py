@@ -16,6 +16,7 @@ from api_shim.openai.response_head import ResponseHead
 from contract.embeddings import TASK_WORDS, EmbedRequest, Task
 from contract.json_lines import json_line
 from contract.quantization import RowType, encoded_rows
+from contract.requests import Word
 from contract.result import Result
 
 Ids = Annotated[list[int], Field(min_length=1)]
@@ -93,7 +94,7 @@ class EmbeddingBody(OpenAIRequest):
     `embedding_type`.
     """
     task: Annotated[
-        str | None, Field(validation_alias=AliasChoices("task", "input_type", "task_type"))
+        Word | None, Field(validation_alias=AliasChoices("task", "input_type", "task_type"))
     ] = None
     """What the texts are for, an addition: `query`, `document`, also in the words of Cohere and
     Jina.

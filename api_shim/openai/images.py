@@ -26,6 +26,7 @@ from contract import sse
 from contract.events import Frame, Usage
 from contract.images import LEAST_PIXELS, MOST_PIXELS, ImageRequest
 from contract.json_lines import json_line
+from contract.requests import Word
 from contract.result import Result
 
 _SIZE: Final = re.compile(r"^([0-9]{1,9})x([0-9]{1,9})$")
@@ -37,13 +38,13 @@ class ImageBody(OpenAIRequest):
 
     prompt: str
     n: int | None = None
-    size: str | None = None
+    size: Word | None = None
     """`<width>x<height>` in pixels, or `auto`."""
-    response_format: str | None = None
+    response_format: Word | None = None
     """Only b64_json is supported: no image is stored, so none has a URL."""
     output_format: Literal["png", "jpeg", "webp"] | None = None
-    background: Annotated[str | None, IgnoredField(unless=("auto",))] = None
-    quality: Annotated[str | None, IgnoredField(unless=("auto",))] = None
+    background: Annotated[Word | None, IgnoredField(unless=("auto",))] = None
+    quality: Annotated[Word | None, IgnoredField(unless=("auto",))] = None
     """The backend decides."""
     partial_images: int | None = None
     """Previews to stream, where the backend has them."""

@@ -14,7 +14,7 @@ from api_shim.submission.ignored_fields import LenientModel
 from contract.chat import ImagePart
 from contract.errors import FleetError, InvalidRequest, NotSupported
 from contract.images import normalized
-from contract.requests import LONGEST_METADATA, MOST_METADATA, Metadata, Priority, Request
+from contract.requests import LONGEST_METADATA, MOST_METADATA, Metadata, Priority, Request, Word
 from contract.webhooks.webhook_models import checked_url
 
 AnyKind = TypeVar("AnyKind", bound=Request)
@@ -41,6 +41,10 @@ _NAMES: Final[Mapping[str, str]] = {
 """OpenAI's names for fields of the contract, where they differ."""
 
 
+CacheKey = Annotated[str, Field(max_length=256 * 1024)]
+"""A client's name for its conversation; a long one becomes its digest (`key_of`)."""
+
+
 class OpenAIRequestBody(LenientModel):
     """A part of a request's body; unknown fields are reported in X-Fleet-Ignored."""
 
@@ -48,11 +52,11 @@ class OpenAIRequestBody(LenientModel):
 class OpenAIRequest(OpenAIRequestBody):
     """The body of a request that submits a job."""
 
-    model: str
+    model: Word
     """As listed by `GET /v1/models`."""
-    backend: str | None = None
+    backend: Word | None = None
     """Name of the backend, an addition of ours for fleets where several have the model."""
-    service_tier: str | None = None
+    service_tier: Word | None = None
     """`priority` goes first, `flex` last (a job of priority batch); the response has the actual
     tier.
     """

@@ -20,8 +20,9 @@ from api_shim.openai.request_fields import (
 )
 from api_shim.openai.responses.response_tools import arguments_of, function_name
 from api_shim.submission.ignored_fields import IgnoredField
-from contract.chat import Message, Part, Role, TextPart, ToolCall
+from contract.chat import CalledName, CallId, Message, Part, Role, TextPart, ToolCall
 from contract.json_lines import json_line
+from contract.requests import Word
 
 _ID: Final = re.compile(r"^(?:msg|rs|fc|fco|ctc)_([0-9a-f]{32})_")
 _ROLES: Final[Mapping[str, Role]] = {
@@ -43,13 +44,13 @@ _TEXTS: Final = frozenset({"input_text", "output_text", "text", "summary_text", 
 class ItemPartBody(OpenAIRequestBody):
     """A part of an item's content."""
 
-    type: str
+    type: Word
     """`input_text`, `output_text`, `refusal` or `input_image`; files and audio are refused."""
     text: str | None = None
     refusal: str | None = None
     image_url: str | None = None
     """http(s), or a data URL with base64."""
-    detail: Annotated[str | None, IgnoredField(unless=("auto",))] = None
+    detail: Annotated[Word | None, IgnoredField(unless=("auto",))] = None
     """The backend decides."""
 
 
@@ -59,17 +60,17 @@ Content = str | list[ItemPartBody]
 class ItemBody(OpenAIRequestBody):
     """An item of the conversation."""
 
-    type: str = "message"
+    type: Word = "message"
     """`message`, `function_call`, `function_call_output`, `custom_tool_call` and its output,
     `reasoning` or `item_reference`; items of tools that run at OpenAI are passed over."""
-    id: str | None = None
+    id: Word | None = None
     """The id of the referenced item; of an item with content, only its name."""
-    status: Annotated[str | None, IgnoredField(unless=("completed",))] = None
+    status: Annotated[Word | None, IgnoredField(unless=("completed",))] = None
     role: Literal["user", "assistant", "system", "developer"] | None = None
     content: Content | None = None
-    call_id: str | None = None
-    name: str | None = None
-    namespace: str | None = None
+    call_id: CallId | None = None
+    name: CalledName | None = None
+    namespace: CalledName | None = None
     """Of a call: that of its tool."""
     arguments: str | dict[str, Any] | None = None
     input: str | None = None

@@ -12,6 +12,7 @@ from typing_extensions import override
 from api_shim.http.problems import Refusal
 from api_shim.openai.chat_request import Choice, StreamOptions, to_choice, to_think
 from api_shim.openai.request_fields import (
+    CacheKey,
     OpenAIRequest,
     OpenAIRequestBody,
     build_request,
@@ -45,6 +46,7 @@ from contract.chat import (
 )
 from contract.conversations import key_of
 from contract.redis_keys import JOB_ID
+from contract.requests import Word
 
 BACKGROUND_DEADLINE_S: Final = 86400.0
 """No client waits for a background response, so a bound keeps it from holding a slot for ever."""
@@ -62,8 +64,8 @@ _ECHOED: Final = frozenset(
 class ResponseFormatBody(OpenAIRequestBody):
     """The format of the response: `text`, `json_object` or `json_schema`."""
 
-    type: str
-    name: str | None = None
+    type: Word
+    name: Word | None = None
     description: Annotated[str | None, IgnoredField()] = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
     strict: bool | None = None
@@ -73,18 +75,18 @@ class ResponseTextBody(OpenAIRequestBody):
     """Options of the response's text."""
 
     format: ResponseFormatBody | None = None
-    verbosity: Annotated[str | None, IgnoredField(unless=("medium",))] = None
+    verbosity: Annotated[Word | None, IgnoredField(unless=("medium",))] = None
     """Sent to no backend."""
 
 
 class ResponseReasoningBody(OpenAIRequestBody):
     """Reasoning options."""
 
-    effort: str | None = None
+    effort: Word | None = None
     """none, minimal, low, medium, high, xhigh or max."""
-    summary: str | None = None
+    summary: Word | None = None
     """Any value: reasoning is in `summary` instead of `content`, where some clients expect it."""
-    generate_summary: str | None = None
+    generate_summary: Word | None = None
     """Deprecated: `summary`."""
 
 
@@ -95,12 +97,12 @@ class ResponsePromptBody(OpenAIRequest):
     """A text or a list of items; may be omitted with a `previous_response_id`."""
     instructions: str | None = None
     """A system message for this response only."""
-    previous_response_id: str | None = None
+    previous_response_id: Word | None = None
     """The response to continue."""
     tools: list[ResponseToolBody] | None = None
-    tool_choice: str | dict[str, Any] | None = None
+    tool_choice: Word | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    conversation: str | dict[str, Any] | None = None
+    conversation: Word | dict[str, Any] | None = None
     """Refused: use `previous_response_id`."""
 
     @property
@@ -150,14 +152,16 @@ class ResponseBody(ResponsePromptBody):
     temperature: float | None = None
     top_p: float | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    include: list[str] | None = None
+    include: list[Word] | None = None
     """`message.output_text.logprobs`; others are reported as ignored."""
     truncation: Literal["auto", "disabled"] | None = None
     """Whether to cut a conversation that is too long (`auto`) or refuse it, where the backend can.
     """
-    prompt_cache_key: str | None = None
+    prompt_cache_key: CacheKey | None = None
     """Names the conversation, whose messages go to the address that has their prefix."""
-    safety_identifier: Annotated[str | None, IgnoredField()] = None
+    safety_identifier: Annotated[Annotated[str, Field(max_length=4096)] | None, IgnoredField()] = (
+        None
+    )
     prompt: dict[str, Any] | None = None
     """Refused: prompt templates are stored at OpenAI."""
 

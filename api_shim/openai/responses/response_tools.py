@@ -17,6 +17,7 @@ from typing_extensions import override
 from api_shim.openai.request_fields import OpenAIRequestBody, invalid_field, unsupported_field
 from contract.chat import Tool
 from contract.json_lines import json_line
+from contract.requests import Word
 
 _INPUT: Final = "input"
 _BETWEEN: Final = "__"
@@ -35,7 +36,7 @@ _TEXT: Final = {
 class ResponseToolBody(OpenAIRequestBody):
     """A tool: a function, a custom tool or a namespace of these; others are left out."""
 
-    type: str = "function"
+    type: Word = "function"
     name: str | None = Field(default=None, min_length=1, max_length=128)
     description: str | None = None
     parameters: dict[str, Any] | None = None

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Annotated, Final, NamedTuple
 
 from fastapi import Depends
+from pydantic import ValidationError
 
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.following.long_answer import LongAnswer
@@ -150,7 +151,17 @@ class ResponseStore:
         return stored
 
     async def _answer(self, stored: StoredResponse) -> list[ItemMessage]:
-        return (await self.replay(stored)).builder.output.item_messages
+        """The messages of a response's output; raises Refusal, RelayUnavailable."""
+        output = (await self.replay(stored)).builder.output
+        try:
+            return output.item_messages
+        except ValidationError:
+            # A backend's own call has no bound, and a message of a request has.
+            raise invalid_field(
+                "previous_response_id",
+                "its output calls a tool by a name or an id that is too long to be sent again",
+                remedy="send the conversation as items",
+            ) from None
 
     async def _item_messages(self, job_id: str) -> list[ItemMessage]:
         stored = await self._found(job_id)

@@ -10,6 +10,7 @@ import pytest
 
 from api_shim.ollama import chat_request, embed, model_responses, models
 from api_shim.ollama.chat_request import OllamaChatBody
+from api_shim.ollama.request_fields import keep_alive_s
 from api_shim.submission.ignored_fields import ignored
 from contract.chat import ChatRequest, ImagePart, JsonFormat, SchemaFormat, TextFormat
 from contract.errors import InvalidRequest
@@ -98,7 +99,7 @@ def test_no_duration_is_refused(asked: str) -> None:
 def test_a_long_duration_is_refused_at_once(asked: str) -> None:
     began_at = time.perf_counter()
     with pytest.raises(InvalidRequest, match=r"^keep_alive"):
-        chatting(keep_alive=asked)
+        keep_alive_s(asked)
 
     assert time.perf_counter() - began_at < 1  # the cube of the digits took a minute
 

@@ -19,7 +19,7 @@ from support.responses import (
 )
 
 from contract.errors import LeaseLost
-from contract.events import Delta, Done
+from contract.events import Delta, Done, ToolCallDelta
 from contract.redis_keys import record as record_key
 
 
@@ -103,6 +103,19 @@ async def test_a_response_continues_another(shim: str, redis_url: str) -> None:
 
         assert [message.text for message in getattr(request, "messages", ())] == list("abcde")
         assert second["previous_response_id"] == first["id"]
+
+
+async def test_there_is_no_going_on_from_a_call_whose_name_is_too_long(
+    shim: str, redis_url: str
+) -> None:
+    async with on_stage(shim, redis_url) as at:
+        call = ToolCallDelta(index=0, id="call_1", name="n" * 2000, arguments="{}")
+        first = await answered(at, Delta(tool_calls=(call,)))
+        ask = {**ASKED, "previous_response_id": first["id"]}
+        refused = await at.http.post("/v1/responses", json=ask)
+
+        assert first["output"][0]["name"] == "n" * 2000
+        assert (refused.status_code, "too long" in refused.text) == (400, True)
 
 
 async def test_there_is_no_going_on_from_what_is_not_there_or_not_done(

@@ -2,7 +2,8 @@
 
 The maintainer is a worker (docs/adr/0028). Jobs may wait for a worker to start, so the deadline of
 one that waits in vain must end it without a worker, and a job whose worker died with all others
-must wait again: a shim stands in for the maintainer while no worker is live.
+must wait again: a shim stands in for the maintainer while no worker is live. It makes room and
+compacts logs as a worker does, or a Redis without workers would stay full (docs/adr/0064).
 
 Every shim sets the run windows that fleet.toml or FLEET_QUEUES name when it starts, once Redis
 answers. One that finds that another has set the same changes nothing, so that what an admin has
@@ -18,6 +19,7 @@ from typing import Never
 from api_shim.settings import ConfiguredQueue
 from api_shim.submission.roster_cache import RosterCache
 from contract.errors import RelayUnavailable
+from relay.compaction.compactor import Compactor
 from relay.connection import Connection
 from relay.leases import Leases
 from relay.queue import Queue
@@ -39,6 +41,7 @@ class StandIn:
         self._roster = roster
         self._leases = Leases(connection)
         self._reconciler = Reconciler(connection)
+        self._compactor = Compactor(connection)
         self._maintainer = Maintainer(connection, process)
         self._every_s = connection.settings.reap_s
         self._passing_over = connection.passing_over
@@ -48,7 +51,7 @@ class StandIn:
         try:
             await self._fit_queues()
             while True:
-                await asyncio.sleep(self._every_s)
+                await self._pause()
                 try:
                     await self.check()
                 except RelayUnavailable as error:
@@ -72,6 +75,17 @@ class StandIn:
             with self._passing_over("a lease"):
                 await self._leases.reap()
             await self._reconciler.reconcile()
+
+    async def _pause(self) -> None:
+        """Wait for the next check; who maintains compacts meanwhile, for a quarter of that time."""
+        now = asyncio.get_running_loop().time
+        until = now() + self._every_s
+        if self._maintainer.is_held:
+            try:
+                await self._compactor.compact_for(self._every_s)
+            except RelayUnavailable as error:
+                _repeated.warn("logs are compacted later: %s", error)
+        await asyncio.sleep(max(0.0, until - now()))
 
     async def _fit_queues(self) -> None:
         """Before the first check: a shim that has just started takes jobs, too."""

@@ -32,9 +32,12 @@ _repeated = RepeatedWarnings(_log)
 _PAGE: Final = 200
 _GROUP: Final = 64
 _GROUP_BYTES: Final = 2**20
-"""Jobs, and bytes of their logs in Redis, that are read in one round trip."""
+"""Jobs, and bytes of their logs and records in Redis, that are read in one round trip, and held."""
 _LARGEST_BYTES: Final = 4 * 2**20
-"""A larger log is left as it is: a script that replaces it would block Redis for milliseconds."""
+"""A job with a larger log or record is left as it is: a script that replaces it would block Redis
+for milliseconds, and the process would have to hold all of it."""
+_LONG_WORK_BYTES: Final = 32 * 1024
+"""A job that is larger is packed in a thread, or requests would wait for it for milliseconds."""
 _SOON_S: Final = 5.0
 """After its end a job is compacted, at the latest, while memory is short."""
 _SHORT: Final = 1 / 2
@@ -55,14 +58,26 @@ _GONE: Final = (None,) * 4
 
 
 class _Job(NamedTuple):
-    """What decides about a job, and the bytes of its log in Redis."""
+    """What decides about a job, and the bytes of its log and its record in Redis."""
 
     id: str
     status: str
     ended_at: str
     """As the record has it (unix seconds); empty until the end."""
     is_compacted: bool
-    size_bytes: int
+    log_bytes: int
+    record_bytes: int
+
+    @property
+    def size_bytes(self) -> int:
+        """What is read of it."""
+        return self.log_bytes + self.record_bytes
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be compacted now."""
+        is_small = max(self.log_bytes, self.record_bytes) <= _LARGEST_BYTES
+        return self.status in LAST_WORDS and not self.is_compacted and is_small
 
 
 class Compactor:
@@ -112,7 +127,7 @@ class Compactor:
         if later:
             # First of all, so that a maintainer that dies loses none.
             await self._connection.call(look_again(later))
-        ready = [job for job in jobs if _is_ready(job) and job.id not in later]
+        ready = [job for job in jobs if job.is_ready and job.id not in later]
         if not await self._compact(ready, until):
             return True
         finished = [id for id in waiting if id not in later]
@@ -163,6 +178,8 @@ class Compactor:
                 ("HMGET", redis_keys.record(id), "id", "status", "ended_at", "compacted")
             )
             commands.append(("MEMORY", "USAGE", redis_keys.log(id)))
+            # Every field: a request may be larger than all others together.
+            commands.append(("MEMORY", "USAGE", redis_keys.record(id), "SAMPLES", 0))
         replies = await self._connection.replies(commands)
         return [
             _Job(
@@ -170,12 +187,14 @@ class Compactor:
                 status.decode(errors="replace"),
                 self._time(redis_keys.record(id.decode(errors="replace")), ended_at or b""),
                 done is not None,
-                size_bytes,
+                log_bytes,
+                record_bytes,
             )
-            for (id, status, ended_at, done), size_bytes in zip(
-                (each or _GONE for each in replies[::2]), replies[1::2], strict=True
+            for (id, status, ended_at, done), log_bytes, record_bytes in zip(
+                (each or _GONE for each in replies[::3]), replies[1::3], replies[2::3], strict=True
             )
-            if id is not None and status is not None and size_bytes is not None
+            if id is not None and status is not None
+            if log_bytes is not None and record_bytes is not None
         ]
 
     def _time(self, key: str, text: bytes) -> str:
@@ -229,10 +248,6 @@ class Compactor:
         await self._connection.calls(calls)
 
 
-def _is_ready(job: _Job) -> bool:
-    return job.status in LAST_WORDS and not job.is_compacted and job.size_bytes <= _LARGEST_BYTES
-
-
 def _groups(jobs: Sequence[_Job]) -> list[list[_Job]]:
     groups: list[list[_Job]] = []
     size_bytes = 0
@@ -247,28 +262,40 @@ def _groups(jobs: Sequence[_Job]) -> list[list[_Job]]:
 
 async def _call(job: _Job, log: Sequence[Any], fields: Sequence[Any]) -> ScriptCall[bool] | None:
     """The call that compacts a job; None if it would save too little, or cannot be read."""
-    try:
-        frames = [frame for _, held in log for frame in frames_in(held)]
-    except (NewerVersion, ValueError) as error:
-        _repeated.warn("job %s is not compacted, its log cannot be read: %s", job.id, error)
-        return None
     moved = {
         name: value
         for name, value in zip(_MOVED, fields, strict=True)
         if value is not None and len(value) > _LONG_BYTES
     }
-    entries = [record_entry(moved)] if moved else []
-    for entry in compacted(frames):
-        entries.append(entry)
-        await asyncio.sleep(0)
-    before = sum(len(value) for _, held in log for value in held.values())
-    before += sum(map(len, moved.values()))
-    after = sum(len(entry.value) for entry in entries)
-    if not log or before - after < before / _LEAST_SAVED:
+    entries: Sequence[Entry] | None
+    try:
+        if job.size_bytes > _LONG_WORK_BYTES:
+            entries = await asyncio.to_thread(_packed, log, moved)
+        else:
+            await asyncio.sleep(0)
+            entries = _packed(log, moved)
+    except (NewerVersion, ValueError) as error:
+        _repeated.warn("job %s is not compacted, its log cannot be read: %s", job.id, error)
+        return None
+    if entries is None:
         return None
     return compact(
         job.id, ended_at=job.ended_at, length=len(log), moved=list(moved), entries=entries
     )
+
+
+def _packed(log: Sequence[Any], moved: Mapping[str, bytes]) -> list[Entry] | None:
+    """The entries that hold a log and what is moved from a record; None if that saves too little.
+
+    Raises NewerVersion, ValueError.
+    """
+    frames = [frame for _, held in log for frame in frames_in(held)]
+    entries = [record_entry(moved)] if moved else []
+    entries += compacted(frames)
+    before = sum(len(value) for _, held in log for value in held.values())
+    before += sum(map(len, moved.values()))
+    after = sum(len(entry.value) for entry in entries)
+    return entries if log and before - after >= before / _LEAST_SAVED else None
 
 
 def look_again(later: Mapping[str, float]) -> ScriptCall[None]:

@@ -5,7 +5,7 @@ import time
 
 from support.keys import keyed
 from support.redis_server import RedisServer
-from support.relay import Relay, relay_on
+from support.relay import Relay, relay_on, words
 from support.shim import CHAT, problem, serving, stage
 
 from api_shim.queue_upkeep import StandIn
@@ -101,6 +101,42 @@ async def test_the_first_worker_gets_the_lease(redis_url: str) -> None:
             worker = Maintainer(at.relay.connection, "scripted-1")
 
             assert await worker.acquire()
+
+
+async def ended(relay: Relay) -> str:
+    job = await relay.enqueue("x" * 500)
+    await relay.run(await relay.claim(), *words(40))
+    return job
+
+
+async def is_compacted(relay: Relay, job: str) -> bool:
+    return bool(await relay.connection.command("HEXISTS", redis_keys.record(job), "compacted"))
+
+
+async def test_without_workers_a_shim_compacts_what_has_ended_also_in_a_full_redis(
+    own_redis: RedisServer,
+) -> None:
+    async with relay_on(own_redis.url) as relay, asyncio.timeout(30):
+        job = await ended(relay)
+        own_redis.say("CONFIG", "SET", "maxmemory", "1mb")
+        assert own_redis.say("SET", "more", "1").startswith(b"-OOM")
+        with serving(own_redis.url, reap_s=0.1, compact_after_s=0.2):
+            while not await is_compacted(relay, job):
+                await asyncio.sleep(0.02)
+
+        assert (await relay.log.result(job)).content.startswith("w0 w1 ")
+
+
+async def test_a_shim_compacts_nothing_while_a_worker_maintains(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await ended(relay)
+        with serving(redis_url, reap_s=0.05, compact_after_s=0.01) as shim:
+            async with stage(shim, redis_url) as at:
+                await at.announce()
+                await Maintainer(relay.connection, "w1").acquire()
+                await asyncio.sleep(0.5)
+
+        assert not await is_compacted(relay, job)
 
 
 async def test_what_waits_for_later_cannot_fill_redis_and_others_get_in(

@@ -1,6 +1,7 @@
 """The compactor: ended jobs get small, nobody who reads them notices, and others are left alone."""
 
 import asyncio
+import threading
 from contextlib import aclosing
 from typing import Any
 
@@ -315,3 +316,56 @@ async def test_while_memory_is_short_jobs_are_compacted_soon_also_in_a_full_redi
 
         assert not is_early
         assert again is not None
+
+
+async def test_a_process_holds_no_more_than_a_group_whatever_requests_have(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with relay_on(redis_url, **AT_ONCE) as relay:
+        jobs = [await ended(relay, text="x" * 300_000) for _ in range(6)]
+        read = Read(relay.connection.pipeline)
+        monkeypatch.setattr(relay.connection, "pipeline", read)
+        await until_compacted(relay, *jobs)
+
+    assert 300_000 < read.most_bytes < 2**20
+
+
+class Read:
+    """What one round trip reads at most."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self.most_bytes = 0
+        self._pipeline = pipeline
+
+    async def __call__(self, commands: Any) -> Any:
+        replies = await self._pipeline(commands)
+        self.most_bytes = max(self.most_bytes, len(repr(replies)))
+        return replies
+
+
+async def test_a_job_with_a_larger_request_than_a_script_may_move_is_left_alone(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compactor, "_LARGEST_BYTES", 100_000)
+    async with relay_on(redis_url, **AT_ONCE) as relay:
+        large = await ended(relay, text="x" * 100_001)
+        small = await ended(relay, text="x" * 50_000)
+        await until_compacted(relay, small)
+
+        assert not await is_compacted(relay, large)
+
+
+async def test_large_jobs_are_packed_beside_the_loop(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, threads = compactor._packed, []
+
+    def noted(*args: Any) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return packed(*args)
+
+    monkeypatch.setattr(compactor, "_packed", noted)
+    async with relay_on(redis_url, **AT_ONCE) as relay:
+        await until_compacted(relay, await ended(relay), await ended(relay, text="x" * 50_000))
+
+    assert threads == [True, False]

@@ -38,6 +38,8 @@ class _Scheme(NamedTuple):
     host: str | None = None
     port: int | None = None
     path: str = ""
+    other_paths: tuple[str, ...] = ()
+    """Of the same server's other interfaces, under which it is known as well; the longer first."""
 
     @property
     def default(self) -> str:
@@ -47,20 +49,22 @@ class _Scheme(NamedTuple):
 
 
 _SCHEMES: Final = {
-    "ollama": _Scheme("http", "127.0.0.1", 11434),
+    "ollama": _Scheme("http", "127.0.0.1", 11434, other_paths=("/v1", "/api")),
     "llamacpp": _Scheme("http", "127.0.0.1", 8080, "/v1"),
     "llamacpp-router": _Scheme("http", "127.0.0.1", 8080, "/v1"),
     "llamaswap": _Scheme("http", "127.0.0.1", 8080, "/v1"),
-    "lmstudio": _Scheme("http", "127.0.0.1", 1234, "/v1"),
+    "lmstudio": _Scheme("http", "127.0.0.1", 1234, "/v1", ("/api/v1", "/api/v0", "/api")),
     "vllm": _Scheme("http", "127.0.0.1", 8000, "/v1"),
     "openai": _Scheme("https", "api.openai.com", None, "/v1"),
     "generic": _Scheme("https", None, None, "/v1"),
     "localai": _Scheme("http", "127.0.0.1", 8080, "/v1"),
     "tei": _Scheme("http", "127.0.0.1", 3000, "/v1"),
     "infinity": _Scheme("http", "127.0.0.1", 7997),
-    "sd": _Scheme("http", "127.0.0.1", 1234),
-    "a1111": _Scheme("http", "127.0.0.1", 7860),
-    "gemini": _Scheme("https", "generativelanguage.googleapis.com", None, "/v1beta"),
+    "sd": _Scheme("http", "127.0.0.1", 1234, "", ("/sdcpp/v1", "/sdapi/v1", "/v1")),
+    "a1111": _Scheme("http", "127.0.0.1", 7860, "", ("/sdapi/v1", "/sdapi")),
+    "gemini": _Scheme(
+        "https", "generativelanguage.googleapis.com", None, "/v1beta", ("/v1beta/openai",)
+    ),
     "vertex": _Scheme("https", "aiplatform.googleapis.com", None, VERTEX_VERSION_PATH),
     "scripted": _Scheme(None),
     "local": _Scheme(None),
@@ -139,7 +143,7 @@ class BackendConfig(WireModel):
         scheme = _SCHEMES.get(fields.get("type", "")) if isinstance(fields, dict) else None
         if scheme is None or scheme.protocol is None:
             return fields
-        urls = _base_urls(fields, scheme.default, scheme.path)
+        urls = _base_urls(fields, scheme)
         return {**fields, "url": urls[0], "urls": urls if len(urls) > 1 else ()}
 
     @model_validator(mode="after")
@@ -312,23 +316,27 @@ def _split_hosts(dsn: str) -> list[str]:
     return [found["head"] + host + found["rest"] for host in hosts]
 
 
-def _base_urls(fields: Mapping[str, Any], default: str, path: str) -> tuple[str, ...]:
+def _base_urls(fields: Mapping[str, Any], scheme: _Scheme) -> tuple[str, ...]:
     """The base URLs of the fields `urls` or `url`, or the default; raises ValueError."""
     url = [str(fields["url"])] if fields.get("url") else []
-    given = [str(each) for each in fields.get("urls") or url or [default]]
-    if url and _base_url(url[0], path) != _base_url(given[0], path):
+    given = [str(each) for each in fields.get("urls") or url or [scheme.default]]
+    if url and _base_url(url[0], scheme) != _base_url(given[0], scheme):
         raise ValueError("urls: write all addresses there, and none into url")
-    return tuple(_base_url(each, path) for each in given)
+    return tuple(_base_url(each, scheme) for each in given)
 
 
-def _base_url(url: str, path: str) -> str:
-    """The base URL, with the default path of its type if it has none; raises ValueError."""
+def _base_url(url: str, scheme: _Scheme) -> str:
+    """The base URL, with the path of its type if it has none of its own; raises ValueError."""
     parts = urlsplit(url)
     if "@" in parts.netloc:
         raise ValueError("url holds a key; write it into the field key")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("url must look like http://host:port")
-    return url.rstrip("/") if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}{path}"
+    if not parts.path.strip("/"):
+        return f"{parts.scheme}://{parts.netloc}{scheme.path}"
+    base = url.rstrip("/")
+    other = next((path for path in scheme.other_paths if base.endswith(path)), None)
+    return base if other is None else base.removesuffix(other).rstrip("/") + scheme.path
 
 
 def _check_distinct(urls: Sequence[str]) -> None:

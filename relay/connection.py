@@ -248,9 +248,10 @@ class Connection:
         await self.command("PING")
 
     async def memory(self) -> tuple[int, int]:
-        """The bytes that Redis uses, and its `maxmemory` (0: none); raises RelayUnavailable."""
+        """The bytes that count against Redis's `maxmemory`, and that (0: none)."""
         told = await self.command("INFO", "memory")
-        return int(told["used_memory"]), int(told.get("maxmemory", 0))
+        unwritten = int(told.get("mem_not_counted_for_evict", 0))  # to its disk, to replicas
+        return int(told["used_memory"]) - unwritten, int(told.get("maxmemory", 0))
 
     async def fit_queues(self) -> None:
         """Look how much memory Redis has, and has left; raises RelayUnavailable.

@@ -10,6 +10,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from functools import partial
 from typing import Protocol
 
 from starlette.responses import Response
@@ -21,6 +22,7 @@ from api_shim.following.event_stream import CLOSE_TIMEOUT_S, send_body
 from api_shim.following.job_refusals import FAILURES, RESTARTS, ended, stopping
 from api_shim.following.queue_position import Pages
 from api_shim.following.shutdown import CallEnding, OpenCalls
+from api_shim.http.authentication import LAST_WORDS
 from api_shim.http.problems import Problem, Refusal, problem_of
 from contract.errors import FleetError
 from contract.events import Frame
@@ -106,6 +108,8 @@ class AnswerStream(Response):
         """Send the stream; raises Refusal or FleetError for a failure before the head is sent."""
         async with self._follower:
             ending = await self._open_calls.run(self._stream(scope, send), receive)
+            if ending is CallEnding.DISCONNECTED and self._has_started and not self._has_ended:
+                scope.setdefault("state", {})[LAST_WORDS] = partial(self._last_words, scope)
             if ending is CallEnding.SHUTDOWN:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -171,6 +175,9 @@ class AnswerStream(Response):
         if not self._has_started:
             raise error
         await send_body(send, self._renderer.render_error(problem_of(error, scope)))
+
+    def _last_words(self, scope: Scope, error: FleetError) -> bytes:
+        return self._renderer.render_error(problem_of(error, scope))
 
     async def _send(self, send: Send, data: bytes) -> None:
         if not self._has_started:

@@ -15,6 +15,7 @@ from api_shim.http.authentication import (
     REVOKED,
     Authenticator,
     CallEnded,
+    last_words,
     revoked,
     subprotocols,
 )
@@ -105,9 +106,9 @@ async def _authenticate(
 class _Call:
     """A call that ends early when its key is revoked: nothing more is read, nothing more is sent.
 
-    If it waited, its response becomes a 401. A stream of events ends; any other body stays without
-    its end, so that no client takes it for whole. A call that did neither, and has its response
-    ready, sends that: it tells what was done.
+    If it waited, its response becomes a 401. A stream of events ends, on drop-in surfaces with an
+    error; any other body stays without its end, so that no client takes it for whole. A call that
+    did neither, and has its response ready, sends that: it tells what was done.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, ended: CallEnded) -> None:
@@ -166,7 +167,8 @@ class _Call:
         elif self._begin is None:
             await error_response(revoked(), self._scope)(self._scope, self._receive, self._send)
         elif _has_events(self._begin):
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            body = last_words(self._scope)
+            await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _has_events(begin: Message) -> bool:

@@ -46,6 +46,8 @@ _NOTE_USES_S: Final = 60.0
 REVOKED: Final = "The key was revoked or has expired, or has lost a right"
 """Why an open call has ended."""
 
+LAST_WORDS: Final = "last_words"
+"""In a scope's state: makes the bytes that end a stream whose key was revoked, of the error."""
 CallEnded = asyncio.Future[None]
 """Done when a call's key is no longer valid."""
 
@@ -305,6 +307,16 @@ class Authenticator:
         self._open[key_id] -= 1
         if not self._open[key_id]:
             del self._open[key_id]
+
+
+def last_words(scope: Scope) -> bytes:
+    """The end of a stream that has begun and whose key was revoked: the error of its surface.
+
+    Without it, a client of a drop-in surface takes what it has for the whole answer. Empty for a
+    stream whose clients know that its last event is missing.
+    """
+    words = scope["state"].get(LAST_WORDS)
+    return b"" if words is None else words(revoked())
 
 
 def revoked() -> NotAuthenticated:

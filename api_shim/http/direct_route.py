@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from api_shim.bodies.json_scan import LARGE_BYTES
 from api_shim.http.access_log import LoggedCall
-from api_shim.http.authentication import Authenticator, revoked
+from api_shim.http.authentication import Authenticator, last_words, revoked
 from api_shim.http.headers import Preferences
 from api_shim.http.json_body import parse_json, validate_json
 from api_shim.http.ordinary_call import OrdinaryClient, OrdinaryHead, ordinary_head
@@ -133,4 +133,5 @@ async def _serve(
     if call.status is None:
         await error_response(revoked(), scope)(scope, client, call.send)
     else:
-        await call.send({"type": "http.response.body", "body": b"", "more_body": False})
+        body = last_words(scope)
+        await call.send({"type": "http.response.body", "body": body, "more_body": False})

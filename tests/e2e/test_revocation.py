@@ -11,7 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
-from openai import OpenAI
+from anthropic import Anthropic, APIStatusError
+from ollama import Client as OllamaClient
+from ollama import ResponseError as OllamaError
+from openai import APIError, OpenAI
 from support.batches import begun, echo, ended, lines, when
 from support.keys import Keyed, bearer, client, keyed
 from support.processes import worker
@@ -22,6 +25,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from api_shim.batch.batch_run import BatchRun
+from api_shim.http.authentication import REVOKED
 
 WITHIN_S = 3.0
 LONG = "scripted-story:chunks=2000,rate=20"
@@ -33,6 +37,7 @@ STREAMS = {
     "ollama": ("/api/chat", {**TOLD, "stream": True}),
     "responses": ("/v1/responses", {"model": LONG, "input": "tell", "stream": True}),
 }
+ON_SCRIPTED = {"X-Fleet-Backend": "scripted"}
 LAST_WORDS = ("[DONE]", '"done":true', "message_stop", "response.completed", '"type":"cancelled"')
 WAITS = {
     "openai": ("/v1/chat/completions", TOLD, {}),
@@ -70,7 +75,7 @@ async def test_nothing_of_a_revoked_key_is_open_three_seconds_later(
     keyed, second = fleet
     told = keyed.issue("ann")
     async with client(keyed.url, told["key"]) as ann, AsyncExitStack() as stack:
-        ann.headers["X-Fleet-Backend"] = "scripted"
+        ann.headers.update(ON_SCRIPTED)
         job = (await ann.post("/api/v1/jobs/chat", json=TOLD)).json()["id"]
         streams = {
             name: await stack.enter_async_context(_stream(ann, *ask)) for name, ask in _asks(job)
@@ -97,10 +102,63 @@ async def test_nothing_of_a_revoked_key_is_open_three_seconds_later(
 
     assert took_s < WITHIN_S
     assert socket.close_code == 4401
+    told_why = dict(zip(streams, rests, strict=True))
+    assert [name for name in STREAMS if REVOKED not in told_why[name]] == []
     assert {name: answer.status_code for name, answer in answers.items()} == dict.fromkeys(
         waits, 401
     )
     assert [word for rest in rests for word in LAST_WORDS if word in rest] == []
+
+
+def anthropic_text(url: str, key: str) -> None:
+    with (
+        Anthropic(base_url=url, api_key=key, default_headers=ON_SCRIPTED) as client,
+        client.messages.stream(
+            model=LONG, max_tokens=9000, messages=[{"role": "user", "content": "tell"}]
+        ) as stream,
+    ):
+        stream.get_final_message()
+
+
+def openai_text(url: str, key: str) -> None:
+    with OpenAI(base_url=f"{url}/v1", api_key=key, default_headers=ON_SCRIPTED) as client:
+        for _ in client.chat.completions.create(
+            model=LONG, messages=[{"role": "user", "content": "tell"}], stream=True
+        ):
+            pass
+
+
+def responses_text(url: str, key: str) -> None:
+    with OpenAI(base_url=f"{url}/v1", api_key=key, default_headers=ON_SCRIPTED) as client:
+        for _ in client.responses.create(model=LONG, input="tell", stream=True):
+            pass
+
+
+def ollama_text(url: str, key: str) -> None:
+    with OllamaClient(url, headers={**bearer(key), **ON_SCRIPTED}) as client:
+        for _ in client.chat(LONG, [{"role": "user", "content": "tell"}], stream=True):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("ask", "error"),
+    [
+        (openai_text, APIError), (responses_text, APIError),
+        (anthropic_text, APIStatusError), (ollama_text, OllamaError),
+    ],
+)  # fmt: skip
+async def test_a_client_does_not_take_what_it_has_for_the_whole_answer(
+    fleet: tuple[Keyed, str], ask: Callable[[str, str], None], error: type[Exception]
+) -> None:
+    keyed, _ = fleet
+    told = keyed.issue("dan")
+    asking = asyncio.create_task(asyncio.to_thread(ask, keyed.url, told["key"]))
+    await _until(lambda: _running(keyed, "dan"), 1)
+    await asyncio.sleep(0.5)
+    await asyncio.to_thread(revoke, keyed, told["id"])
+
+    with pytest.raises(error, match=REVOKED):
+        await asking
 
 
 async def test_an_expired_key_ends_its_streams(fleet: tuple[Keyed, str]) -> None:
@@ -108,7 +166,7 @@ async def test_an_expired_key_ends_its_streams(fleet: tuple[Keyed, str]) -> None
     told = keyed.issue("ann", expires_in_s=2)
     began_at = time.monotonic()
     async with client(keyed.url, told["key"]) as ann:
-        ann.headers["X-Fleet-Backend"] = "scripted"
+        ann.headers.update(ON_SCRIPTED)
         async with _stream(ann, "POST", *OPENAI) as stream:
             await _rest(stream)
 

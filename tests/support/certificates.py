@@ -57,6 +57,9 @@ class Authority:
             .add_extension(x509.SubjectAlternativeName([loopback]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
+        self._key.public_key().verify(
+            made.signature, made.tbs_certificate_bytes, ec.ECDSA(hashes.SHA256())
+        )
         file = self.folder / f"{name}.pem"
         file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
         return file

@@ -51,6 +51,11 @@ _LONGEST: Final = 8192
 class AddressRefused(ValueError):
     """No request is sent to this address; the text never holds its user, password or path."""
 
+    def __init__(self, why: str, host: str = "") -> None:
+        """`why` goes on where a sentence has named the address."""
+        super().__init__(f"{host or 'its address'} {why}")
+        self.why = why
+
 
 class Unreachable(OSError):
     """The address did not answer; the text names its host and what failed."""
@@ -88,13 +93,13 @@ def allowed_address(text: str, *, private: bool) -> URL:
     except ValueError:
         url = None  # yarl's error repeats the URL, which may contain a password
     if url is None:
-        raise AddressRefused("its address, or what that redirects to, is not a URL")
+        raise AddressRefused("is not a URL, or redirects to what is none")
     if url.scheme not in _SCHEMES or not url.host:
-        raise AddressRefused("only http and https URLs are fetched")
+        raise AddressRefused("is no http or https URL")
     if url.user is not None or url.password is not None:
-        raise AddressRefused(f"the address at {url.host} has a user or a password in it")
+        raise AddressRefused("has a user or a password in its address", url.host)
     if not private and _is_refused_literal(url.host):
-        raise AddressRefused(f"{url.host} is not a public address")
+        raise AddressRefused("is not a public address", url.host)
     return url
 
 
@@ -120,7 +125,7 @@ class _PublicResolver(AbstractResolver):
         found = await self._resolver.resolve(host, port, family)
         public = [each for each in found if is_public(each["host"])]
         if not public:
-            raise AddressRefused(f"{host} has no public address")
+            raise AddressRefused("has no public address", host)
         return public
 
     @override

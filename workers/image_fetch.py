@@ -144,7 +144,11 @@ class _Fetching:
                     if response.status not in _REDIRECTS:
                         return await _read(response, self._left)
                     address = _location(response)
-        except (AddressRefused, Unreachable) as error:
+        except AddressRefused as error:
+            # Not its host: the addresses of backends are replaced in errors, and whoever names one
+            # would learn that it is one.
+            raise _refused(f"its address {error.why}") from error
+        except Unreachable as error:
             raise _refused(str(error)) from error
         raise _refused(f"{host} redirects more than {REDIRECTS} times")
 

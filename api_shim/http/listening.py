@@ -6,6 +6,7 @@ authentication.py, because `fleet up` checks it too, and does not import FastAPI
 
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
+from typing import Final
 
 from pydantic import SecretStr
 
@@ -14,10 +15,17 @@ from contract.tenants import NewKey
 from relay.api_keys import ApiKeys, ApiKeyTable
 from relay.connection import Connection
 
+LONGEST_HOST: Final = 255
+"""Characters of a host (RFC 1035); a longer one is none, and is not remembered."""
 
-@lru_cache(maxsize=1024)
+
 def is_loopback(host: str) -> bool:
     """Whether an address or host name is a loopback one."""
+    return len(host) <= LONGEST_HOST and _is_loopback(host)
+
+
+@lru_cache(maxsize=1024)
+def _is_loopback(host: str) -> bool:
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -24,7 +24,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 
-from api_shim.http.listening import is_loopback
+from api_shim.http.listening import LONGEST_HOST, is_loopback
 from api_shim.http.problems import Refusal, error_response
 
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -103,7 +103,7 @@ class Hosts:
     def check(self, connection: HTTPConnection) -> None:
         """Check the Host header; raises Refusal."""
         host = connection.url.hostname or ""
-        if not self.allow(host):
+        if len(host) > LONGEST_HOST or not self.allow(host):
             raise Refusal(
                 "unknown_host",
                 f"This shim is not called {host[:200]}: FLEET_HOSTS names the hosts under which "

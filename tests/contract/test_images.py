@@ -31,6 +31,8 @@ def test_the_head_of_a_url_is_read_without_regard_to_case(given: str, told: str)
     ("given", "reason"),
     [
         ("http://[", "not a URL"),
+        ("http://x.test/" + "a" * 8179, "the address has 8193 characters, and may have 8192"),
+        ("http://[" + "0:" * 100_000 + "]/", "the address has 200010 characters"),
         ("http://1.2.3.4:99999/", "not a URL"),
         ("http:///a.png", "names no host"),
         ("http://me:secret@x.test/a.png", "a user or a password"),

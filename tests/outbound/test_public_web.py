@@ -121,8 +121,8 @@ async def test_half_an_answer_is_unreachable_in_plain_words(answer: bytes, words
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
-        ("ftp://example.com/x", "only http and https"),
-        ("/relative", "only http and https"),
+        ("ftp://example.com/x", "is no http or https URL"),
+        ("/relative", "is no http or https URL"),
         ("http://", "URL"),
         ("http://[::1", "is not a URL"),
         ("http://me:secret@example.com/", "a user or a password"),

@@ -91,6 +91,12 @@ class Batch(NewBatch):
     """The span that created it, as W3C's Trace Context writes it; its jobs are below that."""
     tracestate: str | None = None
 
+    @property
+    def starts_at(self) -> float | None:
+        """When its first request may start, in unix seconds; None if it may at once."""
+        is_ahead = self.not_before is not None and self.not_before > self.created_at
+        return self.not_before if is_ahead else None
+
 
 class BatchPage(WireModel):
     """A page of a tenant's batches, newest first."""

@@ -119,7 +119,7 @@ class BatchObject(BaseModel):
     usage: BatchUsage
     metadata: dict[str, str] | None
     not_before: int | None
-    """When its first request may start, if that was asked for; it is `validating` until then."""
+    """When its first request may start, if that was yet to come; it is `validating` until then."""
 
 
 class BatchList(BaseModel):
@@ -270,11 +270,9 @@ def _answer(batch: Batch, left_out: Sequence[str] = ()) -> Response:
 
 
 def _object(batch: Batch) -> BatchObject:
-    own = {"object", "errors", "usage", "metadata", "request_counts"}
+    own = {"object", "errors", "usage", "metadata", "request_counts", "not_before"}
     fields = {
-        name: _whole_seconds(getattr(batch, name))
-        for name in BatchObject.model_fields
-        if name not in own
+        name: _whole_seconds(getattr(batch, name)) for name in BatchObject.model_fields.keys() - own
     }
     return BatchObject(
         **fields,
@@ -282,6 +280,7 @@ def _object(batch: Batch) -> BatchObject:
         request_counts=batch.counts,
         usage=_usage(batch.usage),
         metadata=batch.metadata or None,
+        not_before=None if batch.starts_at is None else int(batch.starts_at),
     )
 
 

@@ -17,7 +17,7 @@ from contract.errors import InvalidRequest, RequestError
 from contract.roster import utc
 from contract.wire import encode
 from fleet.atomic_file import check_apart, whole
-from fleet.cli.commands.options import All, At, Backend, Json, Newest, Timeout, Url, time_of
+from fleet.cli.commands.options import PASSED, All, At, Backend, Json, Newest, Timeout, Url, time_of
 from fleet.cli.exit_codes import Exit, run
 from fleet.cli.paging import collect_pages
 from fleet.cli.tables import Ago, Id
@@ -123,6 +123,8 @@ async def _submit(
             return await _watched(fleet.batches, batch, None, terminal)
         if batch.not_before is not None:
             terminal.message(f"its requests start at {utc(batch.not_before)}")
+        elif fields["not_before"] is not None:
+            terminal.message(f"{PASSED}: its requests start at once")
         terminal.message(f"follow it with `fleet batch watch {batch.id}`")
         return Exit.OK
 

@@ -15,7 +15,7 @@ from contract.chat import ImagePart, Message, Part, TextPart
 from contract.errors import FleetError, UnknownModel
 from contract.result import Result
 from contract.roster import utc
-from fleet.cli.commands.options import At, Backend, Json, Model, Raw, Url, time_of
+from fleet.cli.commands.options import PASSED, At, Backend, Json, Model, Raw, Url, time_of
 from fleet.cli.event_printer import EventPrinter
 from fleet.cli.exit_codes import Exit, complain, run
 from fleet.cli.interrupts import cancel
@@ -140,8 +140,10 @@ class Talk:
             self.terminal.write_json_object({"id": job.id})
             return
         self.terminal.write_line(job.id)
-        at = utc(self._fields["not_before"])
-        self.terminal.message(f"it starts at {at}: `fleet jobs watch {job.id}` shows its answer")
+        begins = f"it starts at {utc(self._fields['not_before'])}"
+        if job.accepted is not None and job.accepted.status != "scheduled":
+            begins = f"{PASSED}, it starts at once"
+        self.terminal.message(f"{begins}: `fleet jobs watch {job.id}` shows its answer")
 
     async def _choose(self, fleet: AsyncClient) -> str:
         backend = self._fields.get("backend")

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from contract.errors import FleetError, UnknownModel
 from contract.roster import utc
 from fleet.atomic_file import check_apart
-from fleet.cli.commands.options import At, Backend, Json, Model, Url, time_of
+from fleet.cli.commands.options import PASSED, At, Backend, Json, Model, Url, time_of
 from fleet.cli.exit_codes import Exit, run
 from fleet.cli.interrupts import detachable
 from fleet.cli.terminal import Terminal
@@ -137,12 +138,16 @@ async def _embed(
         with spool(options.out, facts, restart=options.restart) as spooled:
             work.run = spooled.facts.run
             if work.not_before is not None:
-                terminal.message(
-                    f"the first jobs start at {utc(work.not_before)}: keep this running until then"
-                )
+                terminal.message(_begins(work.not_before))
             await _fill(spooled, work, options, survey, terminal)
             await _write(spooled, options, survey.rows, terminal)
             return _report(spooled, options, survey.rows, terminal)
+
+
+def _begins(at: float) -> str:
+    if at <= time():
+        return f"{PASSED}: the first jobs start at once"
+    return f"the first jobs start at {utc(at)}: keep this running until then"
 
 
 async def _fill(

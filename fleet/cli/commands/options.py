@@ -97,6 +97,10 @@ def time_of(at: str | None, option: str = "--at") -> float | None:
         raise typer.BadParameter(f"{option}: {error}") from None
 
 
+PASSED: Final = "that time has passed"
+"""Said of a time to start at that changes nothing."""
+
+
 def backend_given(option: str, flag: str = "--backend") -> str:
     """`NAME=DSN` of an option `NAME=DSN` or `NAME=@FILE`; raises typer.BadParameter.
 

@@ -42,6 +42,21 @@ def test_a_file_of_requests_becomes_a_file_of_answers(
     assert "context_length_exceeded" in errors.read_text()
 
 
+def test_a_batch_for_a_time_that_has_passed_starts_at_once_and_says_so(
+    fleet: Command, file: Path
+) -> None:
+    past = f"{time.time() - 60:.0f}"
+    told = fleet("batch", "submit", str(file), "--at", past)
+    batch = json.loads(fleet("batch", "submit", str(file), "--at", past, "--json").stdout)
+    listed = fleet("batch", "list")
+
+    assert "that time has passed: its requests start at once" in told.stderr
+    assert "start at 20" not in told.stderr
+    assert batch.get("not_before") is None
+    assert "from 20" not in listed.stdout
+    assert fleet("batch", "watch", batch["id"]).returncode == 0
+
+
 def test_a_batch_that_is_refused_leaves_no_file_behind(
     up: Up, fleet: Command, tmp_path: Path
 ) -> None:

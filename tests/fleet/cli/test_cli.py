@@ -161,6 +161,13 @@ def test_config_says_where_a_value_comes_from_and_hides_keys(fleet: Command) -> 
     assert "xyzzy" not in shown
 
 
+def test_a_chat_for_a_time_that_has_passed_starts_at_once_and_says_so(fleet: Command) -> None:
+    told = fleet("chat", "later", *ECHO, "--at", f"{time.time() - 60:.0f}")
+
+    assert "that time has passed, it starts at once" in told.stderr
+    assert fleet("jobs", "watch", told.stdout.strip()).stdout.strip() == "later"
+
+
 def test_what_is_scheduled_is_listed_by_its_time_with_what_it_waits_for(
     up: Up, fleet: Command
 ) -> None:

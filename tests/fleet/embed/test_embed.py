@@ -343,6 +343,10 @@ def test_texts_are_embedded_from_the_time_on_that_is_named(
     assert "the first jobs start at 20" in said.stderr
     assert len(vectors_in(out)) == 3
 
+    past = fleet("embed", str(source), "-o", str(out), *EMBED, "--at", str(at), "--restart")
+
+    assert "that time has passed: the first jobs start at once" in past.stderr
+
 
 def test_a_task_belongs_to_the_run_and_is_named_if_the_model_has_no_prompt_for_it(
     fleet: Command, tmp_path: Path

@@ -6,7 +6,7 @@ Subjects: contract/wire.py.
 from collections.abc import Iterator
 
 import pytest
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from contract.chat import ChatRequest, Message, TextPart, Tool
 from contract.wire import encode, encode_large, json_pieces
@@ -52,3 +52,23 @@ def test_a_value_without_large_texts_is_one_piece() -> None:
     value = {"a": [1, None, "text"], "b": {"c": True}}
 
     assert list(json_pieces(value)) == [to_json(value)]
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("text", ["short", "x" * 2 * LARGE], ids=["short", "large"])
+def test_a_number_that_json_has_no_word_for_is_null(number: float, text: str) -> None:
+    value = {"a": number, "b": [1.5, number, {"c": number}], "d": text, "e": (number, 2)}
+    whole = b"".join(json_pieces(value))
+
+    assert from_json(whole, allow_inf_nan=False) == {
+        "a": None, "b": [1.5, None, {"c": None}], "d": text, "e": [None, 2],
+    }  # fmt: skip
+
+
+def test_a_request_with_such_a_number_is_the_same_in_pieces() -> None:
+    text = "x" * 2 * LARGE
+    tool = Tool(name="f", description=text, parameters={"maximum": float("inf")})
+    request = ChatRequest(model="m", messages=(Message(role="user", content=text),), tools=(tool,))
+
+    assert b"".join(encode_large(request)) == encode(request)
+    assert b'"maximum":null' in encode(request)

@@ -1,12 +1,19 @@
-"""What a JSON text holds is counted as it is, whatever its strings look like."""
+"""What a JSON text holds is counted as it is, whatever its strings look like.
+
+Subjects: api_shim/bodies/json_scan.py, api_shim/bodies/large_json.py.
+"""
 
 import json
+import sys
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from api_shim.bodies import json_scan
 from api_shim.bodies.json_scan import (
     LARGE_BYTES,
     JsonBounds,
@@ -14,6 +21,7 @@ from api_shim.bodies.json_scan import (
     demand_bounds,
     end_of_string,
 )
+from api_shim.bodies.large_json import parse_large
 
 TRICKY = ['"', "\\", '\\"', "{[,", "}]", "\\\\", ',"', "é", "\x00", "word"]
 PADDING = "x" * LARGE_BYTES
@@ -126,3 +134,69 @@ def test_a_text_ends_where_it_ends(text: str) -> None:
 
     assert end_of_string(data + b',"more"', 1) == len(data)
     assert end_of_string(data[:-1], 1) == len(data) - 1
+
+
+class Spans:
+    """In place of the pattern of a text's inside: notes the bytes that each match may look at."""
+
+    def __init__(self) -> None:
+        self.pattern = json_scan._INSIDE
+        self.seen: list[int] = []
+
+    def match(self, data: bytes, start: int, end: int) -> Any:
+        self.seen.append(min(end, len(data)) - start)
+        return self.pattern.match(data, start, end)
+
+
+def lines_run(work: Callable[[], object]) -> int:
+    """Lines of Python that `work` runs."""
+    count, before = 0, sys.gettrace()
+
+    def trace(_: FrameType, event: str, __: object) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def parse(data: bytes) -> None:
+    assert parse_large([data])
+
+
+BACKSLASHES = ["\\", '\\"', "\\n", "x\\", "\\\\中"]
+
+
+@pytest.mark.parametrize("filling", BACKSLASHES)
+def test_a_text_of_backslashes_is_looked_through_once(
+    filling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans = Spans()
+    monkeypatch.setattr(json_scan, "_INSIDE", spans)
+    data = json.dumps(filling * (2**20 // len(filling)), ensure_ascii=False).encode()
+
+    assert end_of_string(data, 1) == len(data)
+    assert max(spans.seen) <= 2**16
+    # An escape that a piece ends within is looked at again.
+    assert sum(spans.seen) <= len(data) + 2 * len(spans.seen)
+
+
+@pytest.mark.parametrize("filling", BACKSLASHES)
+@pytest.mark.parametrize("work", [parse, demand_bounds], ids=["parse", "bounds"])
+def test_the_steps_for_backslashes_grow_with_the_pieces_not_with_the_bytes(
+    filling: str, work: Callable[[bytes], object]
+) -> None:
+    def steps(mebibytes: int) -> int:
+        text = filling * (mebibytes * 2**20 // len(filling)) + "中"
+        data = json.dumps([text], ensure_ascii=False).encode()
+        return lines_run(lambda: work(data))
+
+    few, many = steps(4), steps(8)
+
+    assert many < 2.5 * few + 200
+    assert many < 2**20 // 100

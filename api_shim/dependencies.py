@@ -168,6 +168,7 @@ async def open_dependencies(
                     dependencies.aliases.watch,
                     dependencies.webhooks.watch,
                     stand_in.run,
+                    stand_in.compact,
                     windows.apply,
                     metrics.totals.run,
                     counted.watch_loop,

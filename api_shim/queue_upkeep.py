@@ -51,13 +51,24 @@ class StandIn:
         try:
             await self._fit_queues()
             while True:
-                await self._pause()
+                await asyncio.sleep(self._every_s)
                 try:
                     await self.check()
                 except RelayUnavailable as error:
                     _repeated.warn("the fleet was not maintained: %s", error)
         finally:
             await self._resign()
+
+    async def compact(self) -> Never:
+        """While this shim maintains, compact logs, for a quarter of the time, until cancelled."""
+        while True:
+            if self._maintainer.is_held:
+                try:
+                    await self._compactor.compact_for(self._every_s)
+                    continue
+                except RelayUnavailable as error:
+                    _repeated.warn("logs are compacted later: %s", error)
+            await asyncio.sleep(self._every_s)
 
     async def check(self) -> None:
         """Run one pass if nobody else maintains and no worker is live; raises RelayUnavailable.
@@ -75,17 +86,6 @@ class StandIn:
             with self._passing_over("a lease"):
                 await self._leases.reap()
             await self._reconciler.reconcile()
-
-    async def _pause(self) -> None:
-        """Wait for the next check; who maintains compacts meanwhile, for a quarter of that time."""
-        now = asyncio.get_running_loop().time
-        until = now() + self._every_s
-        if self._maintainer.is_held:
-            try:
-                await self._compactor.compact_for(self._every_s)
-            except RelayUnavailable as error:
-                _repeated.warn("logs are compacted later: %s", error)
-        await asyncio.sleep(max(0.0, until - now()))
 
     async def _fit_queues(self) -> None:
         """Before the first check: a shim that has just started takes jobs, too."""

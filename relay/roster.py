@@ -14,7 +14,8 @@ from contract.errors import RelayFull
 from contract.redis_keys import backend_of
 from contract.roster import BackendReport, KnownBackend, WorkerReport
 from contract.wire import decode, encode
-from relay.connection import Argument, Connection, pairs
+from relay.connection import Argument, Connection, ScriptCall, pairs
+from relay.scripts.loader import load
 
 REPORT_TTL_S: Final = 15
 """Seconds that a report lives; workers renew it about every five."""
@@ -63,7 +64,7 @@ class RosterStore:
             try:
                 await self._write(worker)
             except RelayFull:
-                # The old report may live on: a worker must not be missing because memory is full.
+                # Of its disk; the old report lives on as long as that can be told.
                 await self._renewed(worker.name)
                 raise
             self._last, self._written_at = worker, now
@@ -75,44 +76,16 @@ class RosterStore:
         )
 
     async def _write(self, worker: WorkerReport) -> None:
-        now = self._connection.now()
-        expires_at = now + _MEMBER_S
-        # Queues outlive the report: a backend whose only worker restarts is down, not unknown.
-        queues = [word for queue in worker.queues for word in (f"{now:.3f}", queue.name)]
+        now, keep_s = self._connection.now(), int(self._connection.settings.remember_s)
         known = (_known(report, worker) for report in worker.backends if report.healthy)
         found = [each for each in known if each.slots]
         is_due = time.monotonic() - self._remembered_at > _REWRITE_S
         remembered = found if is_due or found != self._remembered else []
-        await self._connection.pipeline(
-            [
-                *([("ZADD", redis_keys.QUEUES, *queues)] if queues else []),
-                ("SET", redis_keys.worker_report(worker.name), encode(worker), "EX", REPORT_TTL_S),
-                ("ZADD", redis_keys.ROSTER, f"{expires_at:.3f}", worker.name),
-                ("ZREMRANGEBYSCORE", redis_keys.ROSTER, "-inf", f"{now:.3f}"),
-                ("EXPIRE", redis_keys.ROSTER, _MEMBER_S),
-                *self._remember(remembered, now),
-            ]
-        )
+        calls = [write_report(worker, now)]
+        calls += [remember(each, now, keep_s) for each in remembered if keep_s]
+        await self._connection.calls(calls)
         if remembered:
             self._remembered, self._remembered_at = found, time.monotonic()
-
-    def _remember(self, backends: Iterable[KnownBackend], now: float) -> list[tuple[Argument, ...]]:
-        """The commands that remember these backends."""
-        keep_s = int(self._connection.settings.remember_s)
-        commands: list[tuple[Argument, ...]] = []
-        for each in backends if keep_s else ():
-            key = redis_keys.known(each.backend.name)
-            slots = [word for pair in each.slots.items() for word in pair]
-            seen = [word for queue in each.slots for word in (f"{now:.3f}", queue)]
-            commands += [
-                ("HSET", key, _BACKEND, encode(each.backend), *slots),
-                ("EXPIRE", key, keep_s),
-                ("ZADD", redis_keys.KNOWN, *seen),
-                ("ZREMRANGEBYSCORE", redis_keys.KNOWN, "-inf", f"{now - keep_s:.3f}"),
-                ("ZREMRANGEBYRANK", redis_keys.KNOWN, 0, -_MOST_KNOWN - 1),
-                ("EXPIRE", redis_keys.KNOWN, keep_s),
-            ]
-        return commands
 
     async def leave(self, worker: str) -> None:
         """Remove a worker from the roster; raises RelayUnavailable."""
@@ -183,6 +156,29 @@ class RosterStore:
                 recalled = _recalled(fields or {}, seen_at)
                 found += [] if recalled is None else [recalled]
         return found
+
+
+def write_report(worker: WorkerReport, now: float) -> ScriptCall[int]:
+    """Write a worker's report as of `now` (unix seconds).
+
+    Its queues outlive it: a backend whose only worker restarts is down, not unknown.
+    """
+    keys = [redis_keys.worker_report(worker.name), redis_keys.ROSTER, redis_keys.QUEUES]
+    queues = [queue.name for queue in worker.queues]
+    args: list[Argument] = [
+        worker.name, encode(worker), REPORT_TTL_S, f"{now:.3f}", _MEMBER_S, *queues,
+    ]  # fmt: skip
+    return ScriptCall(load("roster/report"), keys, args, int)
+
+
+def remember(backend: KnownBackend, now: float, keep_s: int) -> ScriptCall[int]:
+    """Remember a backend and its queues for `keep_s` seconds after `now`."""
+    keys = [redis_keys.known(backend.backend.name), redis_keys.KNOWN]
+    slots = [word for pair in backend.slots.items() for word in pair]
+    args: list[Argument] = [
+        _BACKEND, encode(backend.backend), keep_s, f"{now:.3f}", _MOST_KNOWN, *slots,
+    ]  # fmt: skip
+    return ScriptCall(load("roster/remember"), keys, args, int)
 
 
 def consumed(workers: Iterable[WorkerReport]) -> set[str]:

@@ -193,9 +193,10 @@ class WorkerLifetime:
         )  # fmt: skip
         loops = (
             publisher.write(), subscriber.listen(), idle.listen(), reporter.report(),
-            maintenance.renew(), maintenance.reap(), maintenance.watch(), maintenance.obey(),
-            maintenance.free_children(), maintenance.drain(pool), wakeups.run(), circuits.watch(),
-            reporter.probe(), PodCost(self._settings, state.held.__len__).run(),
+            maintenance.renew(), maintenance.reap(), maintenance.compact(), maintenance.watch(),
+            maintenance.obey(), maintenance.free_children(), maintenance.drain(pool),
+            wakeups.run(), circuits.watch(), reporter.probe(),
+            PodCost(self._settings, state.held.__len__).run(),
         )  # fmt: skip
         measured = self._measured(state, connection, subscriber, publisher)
         async with measured as reporter.metrics_url, asyncio.TaskGroup() as group:

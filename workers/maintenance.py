@@ -99,7 +99,7 @@ class Maintenance:
             raise WorkerStalledError("Redis has not answered for too long") from error
 
     async def reap(self) -> Never:
-        """While this worker is the maintainer, hand over jobs of dead workers, and compact logs."""
+        """While this worker is the maintainer, hand over jobs of dead workers, and repair."""
         reap_s = self._connection.settings.reap_s
         while True:
             await asyncio.sleep(reap_s)
@@ -110,10 +110,25 @@ class Maintenance:
                     while True:
                         while await self._maintainer.acquire():
                             await self._reap_once()
-                            await self._compactor.compact_for(reap_s)
+                            await asyncio.sleep(reap_s)
                         await self._maintainer.wait_until_free(subscription)
             except RelayUnavailable as error:
                 _repeated.warn("nothing was reaped: %s", error)
+
+    async def compact(self) -> Never:
+        """While this worker is the maintainer, compact logs, for a quarter of the time.
+
+        Beside `reap`, which may have much to do, just when Redis is full and this makes room.
+        """
+        reap_s = self._connection.settings.reap_s
+        while True:
+            if self._maintainer.is_held:
+                try:
+                    await self._compactor.compact_for(reap_s)
+                    continue
+                except RelayUnavailable as error:
+                    _repeated.warn("logs are compacted later: %s", error)
+            await asyncio.sleep(reap_s)
 
     async def free_children(self) -> Never:
         """While this worker is the maintainer, free jobs as soon as those that they wait for end.

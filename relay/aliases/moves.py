@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 from contract import redis_keys
 from contract.aliases.parameters import applied
 from contract.cost import cost_of
-from contract.errors import JobNotFound, NewerVersion
+from contract.errors import JobNotFound, NewerVersion, RelayFull
 from contract.events import LAST_WORDS, Queued
 from contract.jobs import AnyRequest, JobRecord
 from contract.model_names import context_length_of, is_same, model_of
@@ -174,7 +174,12 @@ class Moves:
         if not await self._leases.supersede(record.queue, record.id, record.attempt):
             for later_move in jobs.moves_later(record, job.route):
                 await self._connection.call(later_move)
-            await self._connection.call(queues.enqueue(arriving, ticket(record.queue)))
+            try:
+                await self._connection.call(queues.enqueue(arriving, ticket(record.queue)))
+            except RelayFull:
+                # It refuses new jobs, and takes back those that it knows.
+                old_attempt = record.attempt - 1
+                await self._leases.give_back(record.queue, record.id, old_attempt, record.attempt)
         if old != record.queue:
             # Another maintainer may have taken it for lost between the steps.
             await self._connection.call(queues.withdraw(old, record.id))

@@ -47,7 +47,8 @@ _RUNS_FOR_S: Final = 60.0
 _LEAST_SAVED: Final = 8
 """A log is left as it is if less than this fraction (an eighth) would be saved."""
 _PAUSES: Final = 3
-"""Times as long as it works it pauses, so that its worker's jobs go on."""
+"""Times as long as it works it pauses, so that its worker's jobs go on; once while memory is short.
+"""
 _LONG_BYTES: Final = 64
 """Redis keeps a hash small in memory if no value is longer (hash-max-listpack-value)."""
 _MOVED: Final = ("request", "metadata")
@@ -98,8 +99,8 @@ class Compactor:
             is_busy = False
             with self._connection.passing_over("a log to compact"):
                 is_busy = self._after_s > 0 and await self.compact_some(until)
-            left_s = until - now()
-            await asyncio.sleep(min(left_s, _PAUSES * (now() - began)) if is_busy else left_s)
+            left_s, pauses = until - now(), 1 if self._is_short else _PAUSES
+            await asyncio.sleep(min(left_s, pauses * (now() - began)) if is_busy else left_s)
 
     async def look_at_memory(self) -> None:
         """Learn whether memory is short: then jobs are compacted soon; raises RelayUnavailable."""

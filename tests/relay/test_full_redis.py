@@ -7,11 +7,13 @@ Subjects: relay/reconciler.py, relay/aliases/moves.py, relay/usage/limits.py, re
 
 import asyncio
 
+import pytest
 from support.redis_server import RedisServer
 from support.relay import QUEUE, Relay, chat, relay_on
 from support.shim import Stage
 
 from contract import redis_keys
+from contract.errors import RelayFull
 from contract.requests import AliasTarget, Route
 from relay.model_leases import ModelLeases
 
@@ -80,3 +82,26 @@ async def test_a_worker_keeps_the_model_that_it_has_in_its_memory(own_redis: Red
         await leases.release("tiny")
 
     assert owner == b"w1"
+
+
+async def test_a_worker_that_starts_is_on_the_roster(own_redis: RedisServer) -> None:
+    async with relay_on(own_redis.url) as relay:
+        await fill(relay, own_redis)
+        told = await Stage(None, relay).announce("two")  # type: ignore[arg-type]
+        workers, _ = await relay.roster.read()
+        queues = await relay.connection.command("ZCARD", redis_keys.KNOWN)
+
+    assert [each.name for each in workers] == [told.name]
+    assert queues == len(told.queues)
+
+
+async def test_a_job_that_is_refused_leaves_nothing_in_its_queue(own_redis: RedisServer) -> None:
+    async with relay_on(own_redis.url) as relay:
+        await fill(relay, own_redis)
+        with pytest.raises(RelayFull):
+            await relay.enqueue()
+        facts = await relay.connection.command("EXISTS", redis_keys.facts(QUEUE))
+        calls = await relay.connection.command("INFO", "commandstats")
+
+    assert facts == 0
+    assert "cmdstat_hset" not in calls

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from support.redis_server import RedisServer
@@ -187,3 +188,34 @@ async def test_who_fails_a_job_that_runs_takes_it_away_first(redis_url: str, *, 
         assert [frame.type for frame in frames][-2:] == ["delta", "failed"]
         assert frames[-1].id == EventId(claim.attempt + 1, 0)
         assert b"too late" in frames[-1].body
+
+
+async def test_jobs_of_a_silent_worker_are_handed_over_together(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together: list[int] = []
+    async with relay_on(redis_url, lease_s=0.05) as relay:
+        for _ in range(20):
+            await relay.enqueue()
+        for _ in range(20):
+            await relay.claim()
+        hand_over, forget, running, forgotten = relay.leases.hand_over, relay.leases._forget, 0, []
+
+        async def counted(*args: Any, **fields: Any) -> bool:
+            nonlocal running
+            running += 1
+            together.append(running)
+            moved = await hand_over(*args, **fields)
+            running -= 1
+            return moved
+
+        async def noted(queue: str, worker: str) -> None:
+            forgotten.append(worker)
+            await forget(queue, worker)
+
+        monkeypatch.setattr(relay.leases, "hand_over", counted)
+        monkeypatch.setattr(relay.leases, "_forget", noted)
+        await asyncio.sleep(0.1)
+        moved = await relay.leases.reap()
+
+    assert (moved, max(together), forgotten) == (20, 16, ["w1"])

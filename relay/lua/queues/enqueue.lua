@@ -1,4 +1,4 @@
-#!lua flags=allow-oom
+#!lua
 -- KEYS and ARGV as shared/queue.lua and shared/arrival.lua; then KEYS homes addresses turns behind; ARGV
 --   ticket wake_pattern assignment ('' for a job that is not assigned directly) conversation ('':
 --   none) in_turn (1: the job waits for earlier messages of its conversation) record_pattern

@@ -18,6 +18,7 @@ from contract.conversations import ConversationTurn
 from contract.events import Cancelled, EventId, Queued, Started, Usage
 from contract.jobs import JobRecord
 from contract.requests import CancelAfter
+from contract.roster import BackendReport, KnownBackend, WorkerReport
 from contract.webhooks.webhook_models import Webhook
 from relay import (
     api_keys,
@@ -29,6 +30,7 @@ from relay import (
     model_leases,
     reconciler,
     records,
+    roster,
 )
 from relay.access import audit_log
 from relay.compaction import compactor
@@ -190,6 +192,20 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "room/survey": room_maker.survey([JOB, OTHER]),
     "room/remove": room_maker.remove([JOB], {"t": 1}, 1.0, 1.0),
     "room/tell": room_state.tell(room_state.RoomState(mark_bytes=1, tenants={}), 1),
+    "roster/report": roster.write_report(
+        WorkerReport(
+            v=1, name="w", host="h", pid=1, started_at=0, draining=False, backends=(), queues=(),
+        ), 1.0,
+    ),
+    "roster/remember": roster.remember(
+        KnownBackend(
+            backend=BackendReport(
+                name="box", type="scripted", endpoint="e", healthy=False, capabilities=(),
+                models=(),
+            ),
+            slots={QUEUE: 1},
+        ), 1.0, 1,
+    ),
     "tenants/begin": tenant_deletions.begin("t", "1.0", {"status": "running"}),
     "tenants/count": tenant_deletions.count("t", "files", 1, "nonce"),
     "tenants/end": tenant_deletions.end("t", "1.0", ""),

@@ -13,13 +13,7 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import (
-    AsyncGenerator,
-    Callable,
-    Generator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from ssl import SSLError
@@ -34,7 +28,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
-    ReadOnlyError,
     RedisError,
     ResponseError,
 )
@@ -95,7 +88,7 @@ _DAMAGED: Final = "a key of the fleet in Redis holds what another program wrote:
 _OF_A_VALUE: Final = re.compile(r"hash value is not |user_script:\d+: Expected .* but found ")
 """In errors over a field that is no number, or JSON that is none."""
 _OF_A_SCRIPT: Final = "user_script"
-_PASSING = ("LOADING", "MASTERDOWN", "OOM", "NOREPLICAS", "TRYAGAIN")
+_PASSING = frozenset({"BUSY", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "READONLY", "TRYAGAIN"})
 
 
 class DamagedKey(RelayUnavailable):
@@ -142,24 +135,28 @@ def _ours(error: RedisError | OSError) -> RelayUnavailable | None:
                 "FLEET_LOG_TTL_S, or wait until records expire",
                 retry_after_s=_FULL_S,
             )
-        case RedisError() if str(error).startswith("MISCONF"):
+        case RedisError() if code_of(error) == "MISCONF":
             why = str(error).partition(" ")[2][:_LONGEST_WHY]
             return RelayFull(
                 f"Redis cannot write to its disk and can only be read ({why}): free space there; "
                 "it goes on by itself",
                 retry_after_s=_FULL_S,
             )
-        case RedisError() if str(error).startswith("WRONGTYPE"):
+        case RedisError() if code_of(error) in _PASSING:
+            return RelayUnavailable(f"Redis is not ready: {error}")
+        case RedisError() if code_of(error) == "WRONGTYPE":
             return DamagedKey(_DAMAGED)
         case ResponseError() if _OF_A_VALUE.search(str(error)):
             return DamagedKey(_DAMAGED)
-        case ResponseError() if _OF_A_SCRIPT in str(error):
+        case ResponseError() if _OF_A_SCRIPT in str(error):  # the others name theirs, too
             return BrokenScript("a script of the fleet broke in Redis: the log names its line")
-        case ReadOnlyError():
-            return RelayUnavailable("Redis is a read-only replica right now")
         case _:
-            is_passing = str(error).startswith(_PASSING)
-            return RelayUnavailable(f"Redis is not ready: {error}") if is_passing else None
+            return None
+
+
+def code_of(error: Exception) -> str:
+    """The first word of Redis's error, which redis-py takes off the text where it has a class."""
+    return getattr(error, "status_code", None) or str(error).partition(" ")[0]
 
 
 @asynccontextmanager

@@ -33,9 +33,11 @@ IDLE_S: Final = 10.0
 """Longest BRPOP, of a worker that consumes all of its queues."""
 WRONG_KEY_S: Final = 10.0
 """Seconds for which a queue is left out whose key is no list."""
-_CANNOT_WRITE: Final = ("MISCONF", "READONLY", "OOM")
-"""How errors of a Redis begin that can only be read: its disk or memory is full, it is a replica.
-"""
+_CANNOT_WRITE: Final = frozenset(
+    {"MISCONF", "READONLY", "UNBLOCKED", "OOM", "NOREPLICAS", "MASTERDOWN", "BUSY"}
+)
+"""Errors of a Redis that takes no writes now: its disk or memory is full, it is or has just become
+a replica or has too few of them, or a script runs."""
 _PAUSE_S: Final = 0.5
 _LOG_EVERY_S: Final = 30.0
 _PINGS_S: Final = 25.0
@@ -50,9 +52,9 @@ def use_for_redis() -> None:
         _transport_cache.pop(scheme, None)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    # redis-py makes a class of the error's first word, and takes it off the text.
-    return type(error).__name__ == "OutOfMemoryError"
+def _code_of(error: Exception) -> str:
+    """The first word of Redis's error, which redis-py takes off the text where it has a class."""
+    return getattr(error, "status_code", None) or str(error).partition(" ")[0]
 
 
 class Channel(kombu_redis.Channel):
@@ -101,7 +103,7 @@ class Channel(kombu_redis.Channel):
         try:
             super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[no-untyped-call]
         except self.ResponseError as full:
-            if queue not in self._fanout_queues or not _is_out_of_memory(full):
+            if queue not in self._fanout_queues or _code_of(full) != "OOM":
                 raise
             _log.warning("Redis refuses what %s is bound to: %s", queue, full)
 
@@ -110,7 +112,7 @@ class Channel(kombu_redis.Channel):
         try:
             super()._refresh_bindings(queues)  # type: ignore[no-untyped-call]
         except self.ResponseError as full:
-            if not _is_out_of_memory(full):
+            if _code_of(full) != "OOM":
                 raise
             _log.warning("Redis refuses what %s are bound to: %s", ", ".join(queues), full)
 
@@ -156,9 +158,9 @@ class Channel(kombu_redis.Channel):
             line.disconnect()
             raise
         except self.ResponseError as error:
-            if str(error).startswith("WRONGTYPE"):
+            if _code_of(error) == "WRONGTYPE":
                 self._leave_out_wrong_keys()
-            elif str(error).startswith(_CANNOT_WRITE):
+            elif _code_of(error) in _CANNOT_WRITE:
                 self._pause(error)
             else:
                 raise
@@ -168,7 +170,7 @@ class Channel(kombu_redis.Channel):
         """Wait a moment, because Redis refuses to take a ticket from its list; log it at times."""
         if time.monotonic() >= self._logged_at + _LOG_EVERY_S:
             self._logged_at = time.monotonic()
-            _log.warning("no tickets are received while Redis can only be read: %s", error)
+            _log.warning("no tickets are received while Redis takes no writes: %s", error)
         time.sleep(_PAUSE_S)
 
     def _leave_out_wrong_keys(self) -> None:

@@ -168,7 +168,7 @@ async def open_dependencies(
                     dependencies.aliases.watch,
                     dependencies.webhooks.watch,
                     stand_in.run,
-                    stand_in.compact,
+                    stand_in.make_room,
                     windows.apply,
                     metrics.totals.run,
                     counted.watch_loop,

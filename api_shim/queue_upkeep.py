@@ -59,15 +59,19 @@ class StandIn:
         finally:
             await self._resign()
 
-    async def compact(self) -> Never:
-        """While this shim maintains, compact logs, for a quarter of the time, until cancelled."""
+    async def make_room(self) -> Never:
+        """While this shim maintains, remove what must go, and compact logs, until cancelled.
+
+        As a worker does, beside its checks.
+        """
         while True:
             if self._maintainer.is_held:
                 try:
+                    await self._reconciler.make_room()
                     await self._compactor.compact_for(self._every_s)
                     continue
                 except RelayUnavailable as error:
-                    _repeated.warn("logs are compacted later: %s", error)
+                    _repeated.warn("room is made later: %s", error)
             await asyncio.sleep(self._every_s)
 
     async def check(self) -> None:

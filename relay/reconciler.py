@@ -13,6 +13,7 @@ silence another worker takes the lease. Two maintainers at once do no harm: ever
 idempotent.
 """
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Final
@@ -61,6 +62,7 @@ class Reconciler:
         self._limits = TenantLimits(connection)
         self._moves = Moves(connection)
         self._room = RoomMaker(connection)
+        self._making_room = asyncio.Lock()
         self.moved = 0
         """Jobs that the last pass moved to another target of their alias."""
         self._cursor = "0"
@@ -71,8 +73,7 @@ class Reconciler:
         """Run one pass. Returns how many jobs were given back; raises RelayUnavailable."""
         passing_over, restored = self._connection.passing_over, 0
         # These first: a full Redis refuses others what they write, and what is in no ledger stays.
-        with passing_over("an ended job"):
-            await self._room.make(self._connection.settings.reap_s / 3)
+        await self.make_room()
         with passing_over("the usage of a tenant"):
             await self._settlement.settle(self._connection.settings.reap_s / 2)
         with passing_over("a deadline"):
@@ -92,6 +93,18 @@ class Reconciler:
         with passing_over("a live job"):
             restored += await self._restore_what_was_lost()
         return restored
+
+    async def make_room(self) -> None:
+        """Remove ended jobs where memory is short, for a third of `FLEET_REAP_S`.
+
+        Nothing while another call does that: a pass begins with it, and who maintains calls it
+        beside long passes. Raises RelayUnavailable.
+        """
+        if self._making_room.locked():
+            return
+        async with self._making_room:
+            with self._connection.passing_over("an ended job"):
+                await self._room.make(self._connection.settings.reap_s / 3)
 
     async def _end_what_is_too_late(self) -> None:
         now = f"{self._connection.now():.6f}"

@@ -193,7 +193,7 @@ class WorkerLifetime:
         )  # fmt: skip
         loops = (
             publisher.write(), subscriber.listen(), idle.listen(), reporter.report(),
-            maintenance.renew(), maintenance.reap(), maintenance.compact(), maintenance.watch(),
+            maintenance.renew(), maintenance.reap(), maintenance.make_room(), maintenance.watch(),
             maintenance.obey(), maintenance.free_children(), maintenance.drain(pool),
             wakeups.run(), circuits.watch(), reporter.probe(),
             PodCost(self._settings, state.held.__len__).run(),

@@ -115,19 +115,20 @@ class Maintenance:
             except RelayUnavailable as error:
                 _repeated.warn("nothing was reaped: %s", error)
 
-    async def compact(self) -> Never:
-        """While this worker is the maintainer, compact logs, for a quarter of the time.
+    async def make_room(self) -> Never:
+        """While this worker is the maintainer, remove what must go, and compact logs.
 
-        Beside `reap`, which may have much to do, just when Redis is full and this makes room.
+        Beside `reap`, which may have much to do, just when Redis is full.
         """
         reap_s = self._connection.settings.reap_s
         while True:
             if self._maintainer.is_held:
                 try:
+                    await self._reconciler.make_room()
                     await self._compactor.compact_for(reap_s)
                     continue
                 except RelayUnavailable as error:
-                    _repeated.warn("logs are compacted later: %s", error)
+                    _repeated.warn("room is made later: %s", error)
             await asyncio.sleep(reap_s)
 
     async def free_children(self) -> Never:

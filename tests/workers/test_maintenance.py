@@ -23,17 +23,24 @@ def maintenance(relay: Relay) -> Maintenance:
     )  # fmt: skip
 
 
-async def test_logs_are_compacted_while_a_thousand_jobs_are_handed_over(redis_url: str) -> None:
+async def test_room_is_made_while_a_thousand_jobs_are_handed_over(redis_url: str) -> None:
     async with relay_on(redis_url, reap_s=0.05, compact_after_s=0.01) as relay:
         job = await relay.enqueue("x" * 500)
         await relay.run(await relay.claim(), *words(40))
         one = maintenance(relay)
         one._leases.reap = asyncio.Event().wait  # type: ignore[assignment, method-assign]
+        looked = asyncio.Event()
+
+        async def make(_: float) -> None:
+            looked.set()
+
+        one._reconciler._room.make = make  # type: ignore[method-assign]
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-            loops = [group.create_task(each) for each in (one.reap(), one.compact())]
+            loops = [group.create_task(each) for each in (one.reap(), one.make_room())]
             while not await relay.connection.command(
                 "HEXISTS", redis_keys.record(job), "compacted"
             ):
                 await asyncio.sleep(0.02)
+            await looked.wait()
             for each in loops:
                 each.cancel()

@@ -24,6 +24,8 @@ SigningKey = RSAKey | ECKey | OKPKey
 _TIMEOUT_S: Final = 5.0
 _MOST_BYTES: Final = 256 * 1024
 _MOST_KEYS: Final = 100
+_LONGEST_REASON: Final = 400
+"""Characters of it that are logged: the issuer names the address of its keys."""
 _RSA_BITS: Final = range(2048, 8193)
 _CURVES: Final[Mapping[object, frozenset[object]]] = {
     "RSA": frozenset({None}),
@@ -97,7 +99,7 @@ class SigningKeys:
             async with asyncio.timeout(_TIMEOUT_S):
                 keys = _usable(await _read(await self._address()))
         except (KeysUnavailable, TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            reason = str(error) or type(error).__name__
+            reason = (str(error) or type(error).__name__)[:_LONGEST_REASON]
             level = logging.DEBUG if self._is_failing else logging.WARNING  # one line an outage
             _log.log(level, "the keys of the issuer of tokens cannot be fetched: %s", reason)
             self._is_failing = True

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from joserfc import jwt
+from joserfc import jws
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jws import JWSRegistry
 from pydantic_core import from_json
@@ -22,6 +22,7 @@ from pydantic_core import from_json
 from api_shim.tokens.signing_keys import SigningKey, SigningKeys
 from api_shim.tokens.token_settings import TokenSettings
 from contract.errors import NotAuthenticated
+from telemetry.plain_text import escaped
 
 LONGEST_TOKEN: Final = 16 * 1024
 """Characters: tokens with many groups have some thousand."""
@@ -37,6 +38,7 @@ class CallerToken(NamedTuple):
     """What a valid token says of its caller."""
 
     subject: str
+    """Without control characters: logs and clients show it."""
     tenant: str
     permissions: tuple[str, ...] | None
     """Without their prefix; None: the usual ones."""
@@ -127,9 +129,14 @@ class TokenReader:
             with warnings.catch_warnings():
                 # EdDSA has newer names (RFC 9864); issuers use the old one.
                 warnings.simplefilter("ignore", SecurityWarning)
-                return jwt.decode(text, key, [algorithm], registry=self._registry).claims
+                found = jws.deserialize_compact(text, key, [algorithm], self._registry)
         except (JoseError, ValueError, TypeError) as error:
             raise _refused("its signature is wrong") from error
+        # Not by the library: it reads lone surrogates, which no UTF-8 has, and any depth.
+        claims = _object(found.payload or b"")
+        if claims is None:
+            raise _refused("its claims are no JSON object that is read here")
+        return claims
 
     def _caller(self, claims: Mapping[str, Any], key_id: str) -> CallerToken:
         settings, now = self._settings, self._now()
@@ -152,8 +159,8 @@ class TokenReader:
             )
         subject = claims.get("sub")
         return CallerToken(
-            subject if isinstance(subject, str) else tenant, tenant, self._permissions(claims),
-            expires_at, key_id,
+            escaped(subject) if isinstance(subject, str) else tenant, tenant,
+            self._permissions(claims), expires_at, key_id,
         )  # fmt: skip
 
     def _permissions(self, claims: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -189,8 +196,16 @@ def _number(claims: Mapping[str, Any], claim: str) -> float:
 
 def _json(part: str) -> dict[str, Any] | None:
     try:
-        found = from_json(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-    except (ValueError, binascii.Error):
+        return _object(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except binascii.Error:
+        return None
+
+
+def _object(data: bytes) -> dict[str, Any] | None:
+    """A JSON object; None for anything else, as for one of 200 levels or with a lone surrogate."""
+    try:
+        found = from_json(data)
+    except ValueError:
         return None
     return found if isinstance(found, dict) else None
 

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +11,7 @@ from typing import Any
 
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
+from joserfc.jws import JWSRegistry
 
 AUDIENCE = "fleet"
 PROBLEMS = ("refuses", "hangs", "endless", "nonsense", "no keys", "redirects")
@@ -26,6 +28,9 @@ class Issuer:
         self.problem: str | None = None
         self.asked = 0
         """How often its keys were fetched."""
+        self.keys_text: bytes | None = None
+        """What it says in place of a key set."""
+        self.keys_url: Any = f"{url}/keys"
 
     def token(self, *, key: Any = None, alg: str = "ES256", **claims: Any) -> str:
         """A token by its first key, or another one; a claim of None is left out."""
@@ -35,6 +40,23 @@ class Issuer:
         chosen = {name: it for name, it in {**usual, **claims}.items() if it is not None}
         head = {"alg": alg} if key.kid is None else {"alg": alg, "kid": key.kid}
         return jwt.encode(head, chosen, key, algorithms=[alg])
+
+    def signed(self, claims: bytes, **head: Any) -> str:
+        """Any bytes as claims, rightly signed by its first key; `head` has further fields."""
+        chosen = {"alg": "ES256", "kid": self.keys[0].kid, **head}
+        first, second = (
+            urlsafe_b64encode(each).rstrip(b"=") for each in (json.dumps(chosen).encode(), claims)
+        )
+        text = first + b"." + second
+        signature = JWSRegistry.algorithms["ES256"].sign(text, self.keys[0])
+        return (text + b"." + urlsafe_b64encode(signature).rstrip(b"=")).decode()
+
+    def claims(self, **odd: str) -> bytes:
+        """The usual claims, with others as JSON text, which need not be valid."""
+        usual = {"iss": self.url, "aud": AUDIENCE, "sub": "ann", "exp": int(time.time()) + 600}
+        texts = {name: json.dumps(it) for name, it in usual.items()} | odd
+        fields = ",".join(f'"{name}":{it}' for name, it in texts.items())
+        return f"{{{fields}}}".encode()
 
     def settings(self, **more: Any) -> dict[str, Any]:
         """Those of a shim that trusts it."""
@@ -73,8 +95,11 @@ class _Handler(BaseHTTPRequestHandler):
             told = issuer.listed or [key.as_dict(private=False) for key in keys]
             found: dict[str, Any] = {"keys": told}
         else:
-            found = {"issuer": issuer.url, "jwks_uri": f"{issuer.url}/keys"}
-        self._answer(json.dumps(found).encode())
+            found = {"issuer": issuer.url, "jwks_uri": issuer.keys_url}
+        told_bytes = json.dumps(found).encode()
+        if self.path == "/keys" and issuer.keys_text is not None:
+            told_bytes = issuer.keys_text
+        self._answer(told_bytes)
 
     def _answer(self, data: bytes) -> None:
         problem = self.issuer.problem

@@ -315,6 +315,9 @@ def event_of(fields: dict[str, Any]) -> AnyEvent:
         return Unknown(type=str(fields.get("type")), fields=fields)
 
 
+_TYPE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
 class Frame:
     """An event as it is stored and published: id, type, and its JSON.
 
@@ -355,6 +358,25 @@ class Frame:
         if b"\n" not in data:
             return [cls.from_wire(data)]
         return [cls.from_wire(line) for line in data.split(b"\n")]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it is an event, of this version or a newer one, and no other program's text.
+
+        Readers forward the JSON as it is: half of a frame would break those that get it.
+        """
+        try:
+            fields = from_json(self.body, allow_inf_nan=False)
+        except ValueError:
+            return False
+        return (
+            isinstance(fields, dict)
+            and fields.get("id") == str(self.id)
+            and type(fields.get("at")) in (int, float)
+            and fields.get("type", self.type) == self.type
+            and _TYPE.fullmatch(self.type) is not None
+            and b"\r" not in self.body
+        )
 
     @property
     def is_last(self) -> bool:

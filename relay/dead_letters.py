@@ -36,8 +36,8 @@ from contract.jobs import (
 )
 from contract.requests import Kind
 from contract.tenants import Tenant
+from relay.compaction.log_reader import frames_of
 from relay.connection import Argument, Connection, ScriptCall
-from relay.log import frames_of
 from relay.queue import Queue
 from relay.records import Records, sees
 from relay.scripts.loader import load
@@ -49,6 +49,8 @@ _SETTLE_S: Final = 1.0
 _GROUPED: Final = 2000
 _AT_ONCE: Final = 200
 """Logs whose last event one round trip reads."""
+_LOOKED_BACK: Final = 16
+"""Entries of a log behind its end that are none of the fleet's, at most."""
 _NAMED: Final = 5
 _VARYING: Final = re.compile(r"[0-9a-f]{8,}|\d+(?:[.:]\d+)*", re.IGNORECASE)
 """Ids, numbers, times and addresses in an error's text."""
@@ -231,13 +233,24 @@ class DeadLetters:
         return found, cursor if left else None
 
     async def _letters(self, records: Sequence[JobRecord]) -> list[DeadLetter]:
-        last: list[Any] = await self._connection.replies(
-            [("XREVRANGE", redis_keys.log(record.id), "+", "-", "COUNT", 1) for record in records]
-        )
+        errors = [_error(each) for each in await self._ends(records, 1)]
+        unread = [record for record, error in zip(records, errors, strict=True) if error is None]
+        if unread:  # another program has put something behind the end
+            found = map(_error, await self._ends(unread, _LOOKED_BACK))
+            errors = [error or next(found) for error in errors]
         return [
-            DeadLetter(**_summary(record), error=_error(entries))
-            for record, entries in zip(records, last, strict=True)
+            DeadLetter(**_summary(record), error=error)
+            for record, error in zip(records, errors, strict=True)
         ]
+
+    async def _ends(self, records: Sequence[JobRecord], entries: int) -> list[Any]:
+        """The last entries of logs, the last first."""
+        return await self._connection.replies(
+            [
+                ("XREVRANGE", redis_keys.log(record.id), "+", "-", "COUNT", entries)
+                for record in records
+            ]
+        )
 
 
 def _summary(record: JobRecord) -> dict[str, Any]:
@@ -256,7 +269,7 @@ def _error(entries: Sequence[Any]) -> Failed | None:
     if not entries:
         return None
     try:
-        event = frames_of(entries)[-1].event
+        event = frames_of(entries[::-1])[-1].event
     except (NewerVersion, ValueError, IndexError):
         return None  # the letter is listed also with a log that cannot be read
     return event if isinstance(event, Failed) else None

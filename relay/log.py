@@ -8,15 +8,21 @@ in the log's order. Each script may be run twice.
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from contract import redis_keys
 from contract.errors import JobNotFound, JobNotKept
-from contract.events import BEGINNING, Cursor, EventId, Frame, LogReset, Started
+from contract.events import (
+    BEGINNING,
+    Cursor,
+    EventId,
+    Frame,
+    LogReset,
+    Started,
+)
 from contract.result import Fold, Result
-from relay.compaction.block import frames_in
-from relay.connection import Argument, Connection, Hash, ScriptCall, pairs
-from relay.scripts.loader import load
+from relay.compaction.log_reader import frames_of, read_log
+from relay.connection import Connection
 from relay.subscriber import Subscriber, Subscription, UpcomingJob
 
 
@@ -27,7 +33,7 @@ async def where(
 
     Raises JobNotFound, RelayUnavailable.
     """
-    (seen, nonce), log = cursor, redis_keys.log(job_id)
+    seen, log = cursor.id, redis_keys.log(job_id)
     started = EventId(seen.attempt, 1)
     last, there, begun = await connection.pipeline(
         [
@@ -38,13 +44,25 @@ async def where(
     )
     if not last:
         raise await _no_log(connection, job_id)
+    damage: list[str] = []
+    read = [frames_of(each, on_damage=damage.append) for each in (last, there, begun)]
+    if damage or not read[0]:
+        whole = [frame async for frames in read_log(connection, job_id) for frame in frames]
+        read = [whole] * 3
+    return _place(cursor, *read)
+
+
+def _place(
+    cursor: Cursor, last: Sequence[Frame], there: Sequence[Frame], begun: Sequence[Frame]
+) -> Literal["ended", "lost", "open"]:
+    """Where a cursor is, by frames from the end, at the cursor, and at its attempt's beginning."""
+    (seen, nonce), started = cursor, EventId(cursor.id.attempt, 1)
     if seen != BEGINNING:
-        is_there = any(frame.id == seen for frame in frames_of(there))
-        first = [frame for frame in frames_of(begun) if frame.id == started]
+        is_there = any(frame.id == seen for frame in there)
+        first = [frame for frame in begun if frame.id == started]
         if not is_there or (nonce and seen >= started and nonce_in(first) != nonce):
             return "lost"
-    frame = frames_of(last)[-1]
-    return "ended" if frame.is_last and frame.id == seen else "open"
+    return "ended" if last and last[-1].is_last and last[-1].id == seen else "open"
 
 
 async def _no_log(connection: Connection, job_id: str) -> JobNotFound:
@@ -59,18 +77,6 @@ def nonce_in(frames: Sequence[Frame]) -> str | None:
         if frame.type == "started" and isinstance(event := frame.event, Started):
             return event.nonce
     return None
-
-
-def frames_of(entries: Sequence[Any], after: EventId = BEGINNING) -> list[Frame]:
-    """The frames in entries of the stream, without those up to `after`; raises NewerVersion.
-
-    An entry has the id of its last frame: the first one that a read after a cursor returns may
-    begin before the cursor.
-    """
-    frames = [frame for _, fields in entries for frame in frames_in(fields)]
-    if frames and (first := frames[0].id) is not None and first <= after:
-        return [frame for frame in frames if frame.id is None or frame.id > after]
-    return frames
 
 
 async def live(
@@ -91,9 +97,8 @@ async def live(
 
 def _received(subscription: Subscription, cursor: EventId) -> list[Frame]:
     """The buffered events after the cursor; falls behind where one is missing."""
-    received = [frame for message in subscription.take() for frame in Frame.from_entry(message)]
     frames: list[Frame] = []
-    for frame in received:
+    for frame in _sound(subscription):
         if frame.id is None or frame.id <= cursor:  # received and read from the log
             continue
         # Also at a new attempt: how many events the one before it had is not known.
@@ -105,34 +110,28 @@ def _received(subscription: Subscription, cursor: EventId) -> list[Frame]:
     return frames
 
 
+def _sound(subscription: Subscription) -> list[Frame]:
+    """The frames in the buffered messages; falls behind at the first that no process of ours sent.
+
+    The log has what it should have been.
+    """
+    received: list[Frame] = []
+    for message in subscription.take():
+        try:
+            found = Frame.from_entry(message)
+        except ValueError:
+            found = []
+        if not found or not all(frame.is_sound for frame in found if frame.id != BEGINNING):
+            subscription.fall_behind()
+            break
+        received += found
+    return received
+
+
 _START: Final = Cursor()
 _BEFORE_FIRST: Final = EventId(1, -1)
 """The cursor whose next event is the first of every log."""
 _LOST: Final = "the log does not hold this cursor (any more): Redis came back with a shorter past"
-_PAGE: Final = 128
-"""Entries to ask for at most."""
-_PAGE_BYTES: Final = 2**16
-"""Bytes that a page should have: an entry may be a token, an image, or what a fast backend sent. A
-follower that does not read holds about five pages: decoded, encoded, and on their way."""
-
-
-class _Page(NamedTuple):
-    """Some entries of a log."""
-
-    is_last: bool
-    """Whether the log has no further one."""
-    entries: list[tuple[bytes, Hash]]
-
-
-def page_after(job_id: str, cursor: EventId) -> ScriptCall[_Page]:
-    """Read the next entries of a log after a cursor, few if they are large."""
-    args: list[Argument] = [str(cursor), _PAGE, _PAGE_BYTES]
-    return ScriptCall(load("logs/page"), [redis_keys.log(job_id)], args, _page)
-
-
-def _page(reply: tuple[int, list[Any]]) -> _Page:
-    is_last, entries = reply
-    return _Page(bool(is_last), [(id, pairs(fields)) for id, fields in entries])
 
 
 class Log:
@@ -153,17 +152,18 @@ class Log:
         self._on_end = on_end
 
     async def read(
-        self, job_id: str, after: EventId = BEGINNING
+        self,
+        job_id: str,
+        after: EventId = BEGINNING,
+        on_damage: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[list[Frame], None]:
-        """Yield what the log has after the cursor, page by page; raises RelayUnavailable."""
-        cursor, is_last = after, False
-        while not is_last:
-            page = await self._connection.call(page_after(job_id, cursor))
-            is_last, frames = page.is_last, frames_of(page.entries, cursor)
-            del page  # a follower may take long to read the frames
-            if frames:
+        """Yield what the log has after the cursor, page by page; raises RelayUnavailable.
+
+        `on_damage` is called if something was passed over that no process of the fleet wrote.
+        """
+        async with aclosing(read_log(self._connection, job_id, after, on_damage)) as pages:
+            async for frames in pages:
                 yield frames
-                cursor = frames[-1].id or cursor
 
     async def result(self, job_id: str) -> Result:
         """The result of the events so far; raises RelayUnavailable."""

@@ -228,7 +228,12 @@ class Records:
             raise _no_job(job_id)
         if not _has_moved(needed, fields):
             return fields
-        whole = await self._with_moved(job_id, fields)
+        try:
+            whole = await self._with_moved(job_id, fields)
+        except NewerVersion:
+            if needed == b"metadata":  # the rest of the record is shown
+                return fields
+            raise
         if needed not in whole:
             raise _no_job(job_id)  # it has expired between the two reads
         return whole
@@ -237,7 +242,14 @@ class Records:
         """A record with the fields that compaction has moved to its log."""
         words = ("XRANGE", redis_keys.log(job_id), RECORD_ID, RECORD_ID)
         (entries,) = await self._connection.replies([words])
-        return {**fields, **record_fields(entries[0][1])} if entries else fields
+        moved: Hash = {}
+        if entries:
+            try:
+                moved = record_fields(entries[0][1])
+            except ValueError as error:
+                self._connection.pass_over(redis_keys.log(job_id), error)
+                raise NewerVersion(f"the record of job {job_id} is damaged in Redis") from error
+        return {**fields, **moved}
 
     async def page(
         self,

@@ -72,12 +72,13 @@ class EarlierOutput:
     @classmethod
     async def of(cls, log: Log, job_id: str) -> "EarlierOutput":
         """Read the log of a job; raises RelayUnavailable."""
-        output = cls()
-        async with aclosing(log.read(job_id)) as pages:
+        output, damage = cls(), list[bool]()
+        async with aclosing(log.read(job_id, on_damage=lambda: damage.append(True))) as pages:
             async for frames in pages:
                 for frame in frames:
                     output.size_bytes += len(frame.body)
                     output.add(frame.event)
+        output.has_unknown |= bool(damage)
         return output
 
     def add(self, event: AnyEvent) -> None:

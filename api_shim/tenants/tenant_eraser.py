@@ -15,6 +15,7 @@ from api_shim.following.background_work import restart_on_defect
 from contract import redis_keys
 from contract.errors import LastAdmin, RelayUnavailable, UnknownKey, UnknownTenant
 from contract.webhooks.webhook_models import CALLBACKS
+from relay.connection import DamagedKey
 from relay.deletion.tenant_deletions import TenantDeletions
 from relay.deletion.tenant_sweep import TenantSweep
 
@@ -49,8 +50,13 @@ class TenantEraser:
             with suppress(RelayUnavailable):
                 for tenant in await self._deletions.under_way():
                     if await self._deletions.hold(self._process):
-                        await self._delete(tenant)
+                        await self._go_on(tenant)
             await asyncio.sleep(_EVERY_S)
+
+    async def _go_on(self, tenant: str) -> None:
+        """Delete, unless a damaged key prevents it: the other tenants' deletions go on."""
+        with suppress(DamagedKey):
+            await self._delete(tenant)
 
     async def _delete(self, tenant: str) -> None:
         """One sweep, and the end of the deletion if it has found nothing.
@@ -62,6 +68,10 @@ class TenantEraser:
             receipt = await self._deletions.receipt(tenant)
         except UnknownTenant:  # its request was never answered
             await self._deletions.end(tenant, reason="its request was lost")
+            return
+        except DamagedKey:  # whether usage is to be kept is not known
+            reason = "its receipt was damaged in Redis: delete the tenant again"
+            await self._deletions.end(tenant, reason=reason)
             return
         begun_at = now()
         left = await self._revoke(tenant) + await self._remove_webhooks(tenant)

@@ -6,6 +6,9 @@ An entry of a log has one of these fields:
 - `b`: a block of frames; the entry has the id of the last of them, as every entry has.
 - `r`: fields that were moved from the job's record. This entry has the id `RECORD_ID`, before all
   events.
+- `v`: the number of a later form, with whatever fields that has; this version refuses such a log.
+
+Anything else is damage, of another program: it is passed over, and the frames around it are read.
 
 A block is deflated (RFC 1951, with a preset dictionary): a line of JSON, then texts without any
 separator. Of a fragment of text only the text is stored, the length of its JSON, and the
@@ -23,7 +26,7 @@ from typing import Any, Final, NamedTuple
 from pydantic_core import from_json
 
 from contract.errors import NewerVersion
-from contract.events import EventId, Frame
+from contract.events import BEGINNING, EventId, Frame
 from contract.json_lines import json_line
 
 RECORD_ID: Final = "0-1"
@@ -113,17 +116,63 @@ def compacted(frames: Sequence[Frame]) -> Iterator[Entry]:
 
 
 def frames_in(entry: Mapping[bytes, bytes]) -> list[Frame]:
-    """The frames in the fields of an entry; raises NewerVersion."""
+    """The frames in the fields of an entry; raises NewerVersion, ValueError if it is damaged."""
+    frames, damage = sound_frames(entry, BEGINNING, None)
+    if damage:
+        raise ValueError(damage)
+    return frames
+
+
+def sound_frames(
+    entry: Mapping[bytes, bytes], after: EventId, last: EventId | None
+) -> tuple[list[Frame], str]:
+    """The frames in the fields of an entry whose ids rise from `after` up to its own, `last`.
+
+    With them what is wrong with the entry; empty: nothing. Raises NewerVersion.
+    """
     if b"r" in entry:
-        return []
-    try:
-        block = entry.get(b"b")
-        return Frame.from_entry(entry[b"f"]) if block is None else _frames(block)
-    except (LookupError, ValueError, TypeError, AttributeError, OverflowError, zlib.error):
-        raise NewerVersion(
-            "the log of this job cannot be read: it is damaged, or was compacted by a newer "
-            "version of the fleet: ask a process of that version"
-        ) from None
+        return [], ""
+    if entry.get(b"v", b"").isdigit():
+        raise _newer()
+    found, damage = _frames_of_form(entry)
+    frames: list[Frame] = []
+    for frame in found:
+        id = frame.id or BEGINNING
+        is_here = last is None or (id <= last and (b"b" in entry or id.attempt == last.attempt))
+        if id > after and is_here and frame.is_sound:
+            frames.append(frame)
+            after = id
+        else:
+            damage = damage or "it holds what is no event of the log"
+    return frames, damage
+
+
+def _frames_of_form(entry: Mapping[bytes, bytes]) -> tuple[list[Frame], str]:
+    """The frames as they stand there, sound or not, and what is wrong with the entry."""
+    if (block := entry.get(b"b")) is not None:
+        try:
+            header, texts = _inflated(block)
+        except (ValueError, TypeError, zlib.error):
+            return [], "its block cannot be unpacked"
+        try:
+            found, is_whole = _frames(header, texts)
+        except (LookupError, ValueError, TypeError, AttributeError, OverflowError):
+            raise _newer() from None
+        return found, "" if is_whole else "its block is cut short"
+    frames, damage = [], ""
+    for line in entry.get(b"f", b"").split(b"\n"):
+        try:
+            frames.append(Frame.from_wire(line))
+        except ValueError:
+            damage = "it holds what is no event"
+    return frames, damage
+
+
+def _newer() -> NewerVersion:
+    return NewerVersion(
+        "the log of this job was compacted by a newer version of the fleet: ask a process of that "
+        "version"
+    )
 
 
 def record_entry(fields: Mapping[str, bytes]) -> Entry:
@@ -133,12 +182,16 @@ def record_entry(fields: Mapping[str, bytes]) -> Entry:
 
 
 def record_fields(entry: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """The fields that have left the record."""
-    lengths, texts = _inflated(entry[b"r"])
-    return {
-        name.encode(): text
-        for name, text in zip(lengths, _cut(texts, lengths.values()), strict=True)
-    }
+    """The fields that have left the record; raises ValueError if the entry is damaged."""
+    try:
+        lengths, texts = _inflated(entry[b"r"])
+        fields = dict(zip(map(str.encode, lengths), _cut(texts, lengths.values()), strict=True))
+        is_whole = sum(lengths.values()) == len(texts)
+    except (LookupError, TypeError, AttributeError, zlib.error) as error:
+        raise ValueError("the fields of a record that are in a log are damaged") from error
+    if not is_whole:
+        raise ValueError("the fields of a record that are in a log are cut short")
+    return fields
 
 
 def _part(frame: Frame) -> _Part | None:
@@ -177,20 +230,23 @@ def _block(parts: Sequence[_Part]) -> Entry:
     return Entry(str(ids[-1]), b"b", _deflated(header, texts))
 
 
-def _frames(block: bytes) -> list[Frame]:
-    header, texts = _inflated(block)
+def _frames(header: Mapping[str, Any], texts: bytes) -> tuple[list[Frame], bool]:
+    """The frames of a block up to the first whose text is not whole, and whether that is all."""
     shapes = [(type, prefix.encode(), suffix.encode()) for type, prefix, suffix in header["shapes"]]
     jumps = {at: EventId(attempt, seq) for at, attempt, seq in header["jumps"]}
     frames: list[Frame] = []
     id, now_ms = EventId(*header["first"]), 0
-    columns = zip(header["at_ms"], header["shape"], _cut(texts, header["length"]), strict=True)
-    for at, (step_ms, shape, text) in enumerate(columns):
+    lengths = header["length"]
+    columns = zip(header["at_ms"], header["shape"], lengths, _cut(texts, lengths), strict=True)
+    for at, (step_ms, shape, length, text) in enumerate(columns):
+        if len(text) != length:
+            return frames, False
         id, now_ms = jumps.get(at, id), now_ms + step_ms
         type, prefix, suffix = shapes[shape]
         head = b'{"id":"%d-%d","at":%d.%03d,' % (*id, *divmod(now_ms, 1000))
         frames.append(Frame(id, type, b"".join((head, prefix, text, suffix))))
         id = EventId(id[0], id[1] + 1)
-    return frames
+    return frames, sum(lengths) == len(texts)
 
 
 def _cut(texts: bytes, lengths: Iterable[int]) -> Iterator[bytes]:
@@ -205,7 +261,11 @@ def _deflated(header: Any, texts: Iterable[bytes]) -> bytes:
     return deflate.compress(b"\n".join((json_line(header), b"".join(texts)))) + deflate.flush()
 
 
-def _inflated(block: bytes) -> tuple[Any, bytes]:
+def _inflated(block: bytes) -> tuple[dict[str, Any], bytes]:
+    """The header and texts, as far as these are there; raises ValueError, TypeError, zlib.error."""
     inflate = zlib.decompressobj(_RAW, zdict=_DICTIONARY)
-    header, _, texts = inflate.decompress(block).partition(b"\n")
-    return from_json(header), texts
+    text, _, texts = inflate.decompress(block).partition(b"\n")
+    header = from_json(text)
+    if not isinstance(header, dict):
+        raise TypeError("a block begins with an object")
+    return header, texts

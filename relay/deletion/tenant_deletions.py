@@ -5,14 +5,15 @@ it, so that a deletion goes on where a killed process stopped, and its receipt s
 is done in a full Redis, too, because it makes room.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from uuid import uuid4
 
 from contract import redis_keys
 from contract.errors import UnknownTenant
 from contract.tenants import TenantReceipt
-from relay.connection import Argument, Connection, Hash, ScriptCall
+from relay.connection import Argument, Connection, DamagedKey, Hash, ScriptCall
 from relay.scripts.loader import load
 
 COUNT: Final = "n:"
@@ -20,6 +21,18 @@ COUNT: Final = "n:"
 _KEPT_S: Final = 400 * 86400
 """Seconds that a receipt is kept, as the audit log is."""
 _LEASE_MS: Final = 30_000
+_TENANT: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_NUMBER: Final = re.compile(r"[0-9]{1,15}")
+_TIMES: Final = frozenset({"requested_at", "ended_at"})
+_FORMS: Final[Mapping[str, re.Pattern[str]]] = {
+    "status": re.compile("running|done|incomplete"),
+    "usage": re.compile("keep|delete"),
+    "requested_by": re.compile(r"[\x20-\x7e]{0,64}"),
+    "reason": re.compile(r"[\x20-\x7e]{0,1000}"),
+    **dict.fromkeys(_TIMES, re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")),
+}
+"""Fields of a receipt beside the counts."""
+_MOST_NAMED: Final = 8
 
 
 class TenantDeletions:
@@ -42,13 +55,23 @@ class TenantDeletions:
         await self._connection.call(begin(tenant, now, fields))
 
     async def receipt(self, tenant: str) -> TenantReceipt:
-        """The receipt of a tenant's last deletion; raises UnknownTenant, RelayUnavailable."""
+        """The receipt of a tenant's last deletion.
+
+        What another program has written into it is passed over, and named in the log. Raises
+        UnknownTenant, RelayUnavailable, DamagedKey without what a receipt cannot be without.
+        """
         found = await self._hash(tenant)
         if b"status" not in found:
             raise UnknownTenant(
                 f"tenant {tenant[:64]} was not deleted, or longer ago than {_KEPT_S // 86400} days"
             )
-        return _receipt(found)
+        key = redis_keys.deletion(tenant)
+        receipt, strange = _receipt(tenant, found)
+        if strange:
+            self._connection.pass_over(key, ValueError(f"these fields of it: {strange}"))
+        if receipt is None:
+            raise DamagedKey(f"the receipt of the deletion of {tenant} is damaged in Redis")
+        return receipt
 
     async def _hash(self, tenant: str) -> Hash:
         found: Hash = await self._connection.command("HGETALL", redis_keys.deletion(tenant))
@@ -57,7 +80,12 @@ class TenantDeletions:
     async def under_way(self) -> list[str]:
         """Tenants whose deletion has not ended, the oldest first; raises RelayUnavailable."""
         found = await self._connection.command("ZRANGE", redis_keys.DELETIONS, 0, -1)
-        return [tenant.decode() for tenant in found]
+        tenants = [tenant.decode(errors="replace") for tenant in found]
+        strange = [tenant for tenant in tenants if not _TENANT.fullmatch(tenant)]
+        if strange:
+            error = ValueError(f"its member {strange[0][:64]!r} is no tenant")
+            self._connection.pass_over(redis_keys.DELETIONS, error)
+        return [tenant for tenant in tenants if _TENANT.fullmatch(tenant)]
 
     async def hold(self, process: str) -> bool:
         """Take or renew the lease of the one shim that deletes; False if another has it.
@@ -110,13 +138,22 @@ def erase(tenant: str, what: str, keys: Sequence[str]) -> ScriptCall[int]:
     )
 
 
-def _receipt(fields: Hash) -> TenantReceipt:
-    text = {name.decode(): value.decode() for name, value in fields.items()}
-    counts = {
-        name.removeprefix(COUNT): int(value)
-        for name, value in sorted(text.items())
-        if name.startswith(COUNT)
-    }
-    known = {name: value for name, value in text.items() if name in TenantReceipt.model_fields}
-    times = {name: float(text[name]) for name in ("requested_at", "ended_at") if name in text}
-    return TenantReceipt.model_validate({**known, **times, "counts": counts})
+def _receipt(tenant: str, fields: Hash) -> tuple[TenantReceipt | None, str]:
+    """A receipt, None if it cannot be read, and the names of its fields that another wrote."""
+    strange: list[str] = []
+    known: dict[str, Any] = {"tenant": tenant}
+    counts: dict[str, int] = {}
+    for field, value in sorted(fields.items()):
+        name, text = field.decode(errors="replace"), value.decode(errors="replace")
+        if name.startswith(COUNT) and _NUMBER.fullmatch(text):
+            counts[name.removeprefix(COUNT)] = int(text)
+        elif (form := _FORMS.get(name)) and form.fullmatch(text):
+            known[name] = float(text) if name in _TIMES else text
+        elif name in _FORMS or name.startswith(COUNT):
+            strange.append(ascii(name)[1:-1][:64])
+    needed = {name for name, field in TenantReceipt.model_fields.items() if field.is_required()}
+    strange += sorted(needed - known.keys() - {*strange})
+    told = ", ".join(strange[:_MOST_NAMED])
+    if not needed <= known.keys():
+        return None, told
+    return TenantReceipt.model_validate({**known, "counts": counts}), told

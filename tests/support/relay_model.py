@@ -18,9 +18,9 @@ from contract.errors import RelayUnavailable
 from contract.events import LAST_WORDS, Event, EventId
 from contract.requests import AliasTarget, Route
 from relay.claims import Claim, StartedJob
+from relay.compaction.log_reader import frames_of
 from relay.connection import ScriptCall
 from relay.leases import Holder
-from relay.log import frames_of
 from relay.publisher import AttemptLog
 from relay.scripts.loader import load
 from support.queues import check_books, left_in_queues

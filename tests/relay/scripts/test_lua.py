@@ -26,14 +26,13 @@ from relay import (
     files,
     followers,
     idempotency,
-    log,
     model_leases,
     reconciler,
     records,
     roster,
 )
 from relay.access import audit_log
-from relay.compaction import compactor
+from relay.compaction import compactor, log_reader
 from relay.connection import ScriptCall
 from relay.deletion import tenant_deletions
 from relay.metrics import totals
@@ -142,7 +141,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "jobs/statuses": jobs.statuses([JOB, OTHER]),
     "jobs/compact": compactor.compact(JOB, ended_at="1.0", length=1, moved=[], entries=[]),
     "jobs/forget": jobs.forget([JOB], "t"),
-    "logs/page": log.page_after(JOB, EventId(1, 0)),
+    "logs/page": log_reader.page_after(JOB, EventId(1, 0)),
     "maintainer/renew": reconciler.renew_lease("w", 1),
     "maintainer/resign": reconciler.release_lease("w"),
     "dead_letters/keep_message": dead_letters.keep_message(

@@ -1,0 +1,130 @@
+"""Reads the log of a job from Redis, page by page, past whatever another program has put there.
+
+Invariant: a reader that meets garbage goes on behind it, and the log of the process names it.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from contract import redis_keys
+from contract.events import BEGINNING, Cancelled, Done, EventId, Failed, Frame, LastWord
+from relay.compaction.block import sound_frames
+from relay.connection import Argument, Connection, Hash, ScriptCall, pairs
+from relay.scripts.loader import load
+
+_DAMAGED: Final = "and the event in Redis that told more of it is damaged"
+_ENDS: Final[Mapping[bytes | None, LastWord]] = {
+    b"done": Done(),
+    b"failed": Failed(code="log_damaged", message=f"the job failed, {_DAMAGED}"),
+    b"cancelled": Cancelled(by="unknown", reason=f"the job was cancelled, {_DAMAGED}"),
+}
+"""By the status of a record: what stands for its last event, if that is damaged."""
+_PAGE: Final = 128
+"""Entries to ask for at most."""
+_PAGE_BYTES: Final = 2**16
+"""Bytes that a page should have: an entry may be a token, an image, or what a fast backend sent. A
+follower that does not read holds about five pages: decoded, encoded, and on their way."""
+
+
+def frames_of(
+    entries: Sequence[Any],
+    after: EventId = BEGINNING,
+    on_damage: Callable[[str], None] = lambda _: None,
+) -> list[Frame]:
+    """The frames in entries of the stream, without those up to `after`; raises NewerVersion.
+
+    An entry has the id of its last frame: the first one that a read after a cursor returns may
+    begin before the cursor. What another program has put between them is passed over, and
+    `on_damage` is told of each such entry.
+    """
+    frames: list[Frame] = []
+    read = BEGINNING
+    for id, fields in entries:
+        found, damage = sound_frames(fields, read, EventId.parse(id.decode()))
+        if damage:
+            on_damage(f"entry {id.decode()}: {damage}")
+        if found:
+            read = found[-1].id or read
+            frames += found
+    return [frame for frame in frames if frame.id is not None and frame.id > after]
+
+
+class _Page(NamedTuple):
+    """Some entries of a log."""
+
+    is_last: bool
+    """Whether the log has no further one."""
+    entries: list[tuple[bytes, Hash]]
+
+
+def page_after(job_id: str, cursor: EventId) -> ScriptCall[_Page]:
+    """Read the next entries of a log after a cursor, few if they are large."""
+    args: list[Argument] = [str(cursor), _PAGE, _PAGE_BYTES]
+    return ScriptCall(load("logs/page"), [redis_keys.log(job_id)], args, _page)
+
+
+def _page(reply: tuple[int, list[Any]]) -> _Page:
+    is_last, entries = reply
+    return _Page(bool(is_last), [(id, pairs(fields)) for id, fields in entries])
+
+
+async def read_log(
+    connection: Connection,
+    job_id: str,
+    after: EventId = BEGINNING,
+    on_damage: Callable[[], None] = lambda: None,
+) -> AsyncGenerator[list[Frame], None]:
+    """Yield what a log has after the cursor, page by page; raises NewerVersion, RelayUnavailable.
+
+    What another program has put there is passed over, and the log of this process names it. If the
+    terminal event of a job that has ended cannot be read, one that says as much takes its place.
+    """
+    key, damage = redis_keys.log(job_id), list[str]()
+    read, last, is_last, has_ended = after, after, False, False
+    while not is_last:
+        page = await connection.call(page_after(job_id, read))
+        is_last, frames = page.is_last, frames_of(page.entries, last, damage.append)
+        read = EventId.parse(page.entries[-1][0].decode()) if page.entries else read
+        if damage:
+            connection.pass_over(key, ValueError(damage[0]))
+            on_damage()
+        if frames:
+            has_ended = frames[-1].is_last
+            last = frames[-1].id or last
+            del page  # a follower may take long to read the frames
+            yield frames
+        if is_last and damage and not has_ended:
+            end = await _lost_end(connection, job_id, after, read)
+            if end is not None:
+                yield [Frame.of(EventId(last.attempt or 1, last.seq + 1), *end)]
+
+
+async def _lost_end(
+    connection: Connection, job_id: str, after: EventId, read: EventId
+) -> tuple[float, LastWord] | None:
+    """What stands for a terminal event that is damaged; None if it is not, or still to come.
+
+    Its time (unix seconds) and the event are by the record, the same at every read.
+    """
+    log = redis_keys.log(job_id)
+    (status, ended_at), there, more = await connection.pipeline(
+        [
+            ("HMGET", redis_keys.record(job_id), "status", "ended_at"),
+            ("XRANGE", log, str(after), "+", "COUNT", 1),
+            ("XRANGE", log, f"({read}", "+", "COUNT", 1),
+        ]
+    )
+    # The end came after the log was read, or the reader has it.
+    if more or any(frame.is_last and frame.id == after for frame in frames_of(there)):
+        return None
+    event = _ENDS.get(status)
+    return None if event is None else (_seconds(ended_at), event)
+
+
+def _seconds(text: bytes | None) -> float:
+    """A time in a record; 0 for what is none."""
+    try:
+        seconds = float(text or 0)
+    except ValueError:
+        return 0.0
+    return seconds if 0 <= seconds < 1e12 else 0.0  # noqa: PLR2004 - the year 33658

@@ -28,6 +28,9 @@ MOST_HEAD_BYTES: Final = 64 * 1024
 MOST_HEADERS: Final = 100
 MOST_PIPELINED: Final = 32
 """Requests that a client may send on one connection before the response to the first."""
+MOST_SMALL_CHUNKS: Final = 10_000
+LEAST_CHUNK_BYTES: Final = 64
+"""Of the chunks of a body on average, once there are so many: each costs as a large one does."""
 LOOK_EVERY_S: Final = 1.0
 _LOG_EVERY_S: Final = 30.0
 _RETRY_AFTER_S: Final = 5
@@ -60,6 +63,16 @@ PIPELINED: Final = Closing(
         f"A client may send {MOST_PIPELINED} requests before it has read the first response: wait "
         "for responses, or open more connections.",
         status=429,
+    ),
+)
+
+SMALL_CHUNKS: Final = Closing(
+    "small_chunks",
+    Refusal(
+        "chunks_too_small",
+        f"A body of more than {MOST_SMALL_CHUNKS} chunks must have {LEAST_CHUNK_BYTES} bytes in "
+        "each on average: send larger chunks.",
+        status=400,
     ),
 )
 

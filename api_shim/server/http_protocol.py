@@ -12,11 +12,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from api_shim.server.connection_guard import (
     HEAD_TOO_LARGE,
+    LEAST_CHUNK_BYTES,
     MALFORMED,
     MOST_HEAD_BYTES,
     MOST_HEADERS,
     MOST_PIPELINED,
+    MOST_SMALL_CHUNKS,
     PIPELINED,
+    SMALL_CHUNKS,
     Closing,
     ConnectionGuard,
     WriteWatch,
@@ -56,6 +59,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._unreported_bytes = 0
         """Received since the parser last reported a whole head, a piece of a body or its end."""
         self._body_bytes = 0
+        self._chunks = self._chunks_bytes = 0
+        """Of the body: those that came together with others, and their bytes."""
+        self._has_chunk = False
+        """Whether what was received last has a chunk before."""
         self._since: float | None = None
         """When the current wait (for a head, or for a body in this window) was first seen."""
         self._refused_at = 0.0
@@ -81,6 +88,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._is_refused or self.parser is None:
             return
         self._unreported_bytes += len(data)
+        self._has_chunk = False
         super().data_received(data)
         if self._unreported_bytes > MOST_HEAD_BYTES:
             self._refuse(HEAD_TOO_LARGE)
@@ -121,6 +129,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._end_parser(PIPELINED)
         self._is_in_head, self._is_in_body = False, True
         self._unreported_bytes = self._body_bytes = 0
+        self._chunks = self._chunks_bytes = 0
         self._since = None
         super().on_headers_complete()
 
@@ -128,6 +137,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._unreported_bytes = 0
         self._body_bytes += len(body)
+        if self._has_chunk:
+            self._chunks += 1
+            self._chunks_bytes += len(body)
+            least_bytes = self._chunks * LEAST_CHUNK_BYTES
+            if self._chunks > MOST_SMALL_CHUNKS and self._chunks_bytes < least_bytes:
+                self._end_parser(SMALL_CHUNKS)
+        self._has_chunk = True
         super().on_body(body)
 
     @override

@@ -74,6 +74,33 @@ def test_a_head_over_the_bounds_is_a_431(shim: str, pieces: list[bytes]) -> None
     assert answered(shim, *pieces) == (431, "head_too_large")
 
 
+@pytest.mark.parametrize("route", [b"/api/v1/jobs/chat", b"/v1/files"])
+def test_a_body_in_a_million_chunks_is_refused_after_some(shim: str, route: bytes) -> None:
+    head = CHUNKED.replace(b"/api/v1/jobs/chat", route)
+    with closing(connection(shim)) as line:
+        sent = 0
+        try:
+            line.sendall(head)
+            for _ in range(1_000):
+                line.sendall(b"1\r\n \r\n" * 1_000)
+                sent += 1
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        received = answer(line)
+
+    assert sent < 1_000 or b"chunks_too_small" in received
+    assert 'refused_connections_total{reason="small_chunks"}' in httpx.get(f"{shim}/metrics").text
+
+
+def test_many_small_chunks_of_a_whole_body_are_served(shim: str) -> None:
+    body = json.dumps(CHAT).encode() + b" " * 9_000
+    with closing(connection(shim)) as line:
+        line.sendall(CHUNKED.replace(b"Host", b"Connection: close\r\nHost"))
+        line.sendall(b"".join(b"1\r\n%c\r\n" % each for each in body) + b"0\r\n\r\n")
+
+        assert b"415" in answer(line)[:40]  # it says no type, and is read to its end
+
+
 def test_a_head_within_the_bounds_is_served(shim: str) -> None:
     head = GET + b"X-Long: " + b"x" * 60_000 + b"\r\n" + b"X: y\r\n" * 97
     with closing(connection(shim)) as line:

@@ -172,6 +172,11 @@ class AttemptLog:
             raise LeaseLost(f"job {self.id} belongs to another attempt")
 
     @property
+    def whole_bytes(self) -> int:
+        """Of the job's log, with what waits to be written; about."""
+        return self.size_bytes + self.unsent_bytes
+
+    @property
     def must_wait(self) -> bool:
         """Whether so much is unwritten that a slow Redis should slow the backend's stream."""
         if self.unwritten > _LEAST_SHARE and self.unwritten > self._publisher.share:

@@ -18,6 +18,7 @@ from relay.metrics.totals_reporter import TotalsReporter
 from relay.model_leases import ModelLeases
 from relay.publisher import Publisher
 from relay.queue import Queue
+from relay.room.answer_room import AnswerRoom
 from relay.settings import RelaySettings
 from relay.subscriber import Subscriber
 from relay.vector_cache import VectorCache
@@ -186,6 +187,7 @@ class WorkerLifetime:
         maintenance = Maintenance(
             state, self.worker, self.foreign_tasks, connection=connection,
             subscriber=subscriber, settings=self._settings, metrics=self._metrics,
+            answer_room=services.answer_room,
         )  # fmt: skip
         circuits = CircuitWatch(
             endpoints, self._config, self.slots, changed=self._changed, reporter=reporter,
@@ -231,6 +233,7 @@ class WorkerLifetime:
                 at_once_bytes=self._settings.images_at_once_bytes,
                 private=self._settings.private_images,
             ),
+            answer_room=AnswerRoom(connection),
         )
 
     @asynccontextmanager

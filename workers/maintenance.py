@@ -14,6 +14,7 @@ from relay.connection import Connection, DamagedKey
 from relay.leases import Leases
 from relay.parents import Parents
 from relay.reconciler import Maintainer, Reconciler
+from relay.room.answer_room import AnswerRoom
 from relay.room.room_state import look
 from relay.subscriber import Subscriber
 from telemetry.process_metrics import ProcessMetrics
@@ -48,9 +49,11 @@ class Maintenance:
         subscriber: Subscriber,
         settings: WorkerSettings,
         metrics: ProcessMetrics,
+        answer_room: AnswerRoom,
     ) -> None:
         """Maintain this worker."""
         self._metrics = metrics
+        self._answer_room = answer_room
         self._state = state
         self._worker = worker
         self._foreign_tasks = foreign_tasks
@@ -169,7 +172,7 @@ class Maintenance:
     async def watch(self) -> Never:
         """Watch the worker's own queues: adopt foreign tasks, and check that tickets arrive.
 
-        Notes first whose jobs the maintainer holds back.
+        Notes first whose jobs the maintainer holds back, and how much room there is for answers.
 
         Raises WorkerStalledError if none has arrived for FLEET_WATCHDOG_S while some wait.
         """
@@ -179,6 +182,7 @@ class Maintenance:
             try:
                 with self._connection.passing_over("whom the maintainer refuses"):
                     await look(self._connection)
+                await self._answer_room.look()
                 await self._adopt()
                 now = asyncio.get_running_loop().time()
                 if now - watched_at >= self._settings.watchdog_s / 2:

@@ -70,6 +70,7 @@ from relay.log import Log
 from relay.publisher import AttemptLog
 from relay.queue import Queue
 from relay.records import requested
+from relay.room.answer_room import SHORT_BYTES, AnswerRoom
 from telemetry.plain_text import without_addresses
 from telemetry.process_metrics import ProcessMetrics
 from telemetry.tracing import Tracing
@@ -152,6 +153,7 @@ class RunServices:
     addresses: tuple[str, ...]
     """Of the backend: no event may tell them."""
     images: ImageFetcher
+    answer_room: AnswerRoom
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,11 +352,17 @@ class Run:
         return Done(finish_reason="length", usage=usage.model_copy(update={"partial": True}))
 
     async def _append(self, event: Event) -> None:
-        self.attempt_log.append(event)
+        log, room, tenant = self.attempt_log, self.services.answer_room, self.job.record.tenant
+        before = log.whole_bytes
+        if (before > SHORT_BYTES or _is_long(event)) and room.is_spent(tenant):
+            await room.wait(tenant)
+        log.append(event)
+        if (after := log.whole_bytes) > SHORT_BYTES:
+            room.charge(tenant, max(0, after - max(before, SHORT_BYTES)))
         if isinstance(event, _LARGE):
-            await self.attempt_log.flush()
-        elif self.attempt_log.must_wait:
-            await self.attempt_log.wait_for_room()
+            await log.flush()
+        elif log.must_wait:
+            await log.wait_for_room()
 
     async def _continuation(self, request: AnyRequest) -> Continuation:
         """Return how this attempt continues what earlier ones have written."""
@@ -438,6 +446,13 @@ async def _listed(backend: Backend) -> AsyncGenerator[Event, None]:
     models = [model.model_dump(mode="json") for model in await backend.models()]
     yield Details(details={"models": models})
     yield Done()
+
+
+def _is_long(event: Event) -> bool:
+    """Whether it may have more than a short answer has."""
+    if isinstance(event, Delta):
+        return len(event.content or event.thinking or "") > SHORT_BYTES
+    return isinstance(event, _LARGE)
 
 
 def _is_output(event: Event) -> bool:

@@ -5,7 +5,7 @@ import logging
 from functools import partial
 from typing import Final
 
-from contract.errors import BackendError, FleetError, LeaseLost, RelayUnavailable
+from contract.errors import BackendError, FleetError, LeaseLost, RelayFull, RelayUnavailable
 from contract.events import Done, Event, Failed, Phase, Reset, Resumed
 from relay.claims import Claim, Claims, StartedJob
 from relay.leases import Holder, Leases
@@ -32,6 +32,8 @@ Ended = Done | Failed | Broken | Elsewhere
 
 _HANDED_OVER_AT_ONCE: Final = 16
 _STALE_CLAIMS: Final = 100
+_FULL_S: Final = 10.0
+"""Seconds until a job runs again for whose answer Redis had no room."""
 """Claims in a row, at most, of jobs that have ended before they could be started."""
 _BEFORE_AN_ANSWER: Final = (Phase, Reset, Resumed)
 """Events that do not show that the backend works."""
@@ -325,7 +327,10 @@ class Worker:
             return NO_JOB
         if isinstance(error := task.exception(), RelayUnavailable):
             _log.warning("job %s: %s", record.id, error)
-            await self._hand_over(job, "Redis did not answer its worker")
+            if isinstance(error, RelayFull):
+                await self._hand_over(job, "Redis has no room for its answer", delay_s=_FULL_S)
+            else:
+                await self._hand_over(job, "Redis did not answer its worker")
             meter.handed_over("redis")
             return NO_JOB
         last = task.result()
@@ -418,13 +423,17 @@ class Worker:
             for held in some:
                 held.log.mark_lost()
 
-    async def _hand_over(self, job: StartedJob, reason: str) -> None:
-        """Give a job back at once; while Redis is away it returns when its lease expires."""
+    async def _hand_over(self, job: StartedJob, reason: str, *, delay_s: float = 0.0) -> None:
+        """Give a job back, due after `delay_s`.
+
+        While Redis is away it returns when its lease expires.
+        """
         record = job.record
         try:
             await self._leases.hand_over(
-                record.queue, record.id, job.attempt, reason=reason, counts=False, nonce=job.nonce
-            )
+                record.queue, record.id, job.attempt, reason=reason, counts=False,
+                delay_s=delay_s, nonce=job.nonce,
+            )  # fmt: skip
         except RelayUnavailable as error:
             _log_left_to_lease(job, error)
 

@@ -70,15 +70,20 @@ async def test_who_fills_redis_gives_up_its_oldest_and_others_keep_all(
             await flooding
             theirs = await b.post("/api/v1/jobs/chat", json=chat())
             assert await until_done(b, theirs.json()["id"]) == "done"
-            oldest = await a.get(f"/api/v1/jobs/{flood.jobs[0]}")
-            newest = await a.get(f"/api/v1/jobs/{flood.jobs[-1]}")
+            oldest, newest = await gone(a, flood.jobs[:50]), await gone(a, flood.jobs[-50:])
             kept = await b.get(f"/api/v1/jobs/{mine}")
 
         assert set(flood.answers) <= {202, 429}, flood.answers
         assert set(await watching) == {202}
-        assert (oldest.status_code, oldest.json()["code"]) == (404, "job_not_found")
-        assert (newest.status_code, kept.status_code) == (200, 200)
+        assert newest == 0 < oldest
+        assert kept.status_code == 200
         assert kept.json()["result"]["content"]
+
+
+async def gone(http: httpx.AsyncClient, jobs: list[str]) -> int:
+    """How many of these jobs were removed."""
+    found = [await http.get(f"/api/v1/jobs/{job}") for job in jobs]
+    return [each.json().get("code") for each in found].count("job_not_found")
 
 
 class Flood:
@@ -113,12 +118,12 @@ class Flood:
                 await asyncio.sleep(0.03)
 
 
-async def test_answers_to_what_one_tenant_has_waiting_do_not_fill_redis(
+async def test_a_burst_of_long_answers_leaves_room_for_others(
     own_redis: RedisServer, tmp_path: Path
 ) -> None:
-    # 240 waiting jobs are small; their answers take three times what there is room for.
-    body = {**chat(), "model": f"scripted-story:chunks=1,first=0.2,size={400 * 1024}"}
-    env = {**SETTINGS, "FLEET_MEMORY_KEEPS_S": "6", "LLM_SCRIPTED": "scripted://?slots=8"}
+    # Small requests, whose answers take three times what there is room for, at 50 MB a second.
+    model = f"scripted-story:chunks=4,first=0.2,size={400 * 1024}"
+    env = {**SETTINGS, "FLEET_MEMORY_KEEPS_S": "6", "LLM_SCRIPTED": "scripted://?slots=32"}
     with ExitStack() as stack:
         shim = stack.enter_context(keyed(own_redis.url, reap_s=0.3))
         async with relay_on(own_redis.url) as relay, shim.caller("a") as a, shim.caller("b") as b:
@@ -126,29 +131,24 @@ async def test_answers_to_what_one_tenant_has_waiting_do_not_fill_redis(
             await one.ready(relay)
             before, _ = await relay.connection.memory()
             own_redis.say("CONFIG", "SET", "maxmemory", str(before + ROOM_BYTES))
+            await asyncio.sleep(1)  # the worker looks how much there is
+            body = {**chat(), "model": model}
             jobs = [(await a.post("/api/v1/jobs/chat", json=body)).json()["id"] for _ in range(240)]
-            await until_logged(one, "its waiting ones wait", timeout_s=30)
-            await asyncio.sleep(3)
+            waiting = asyncio.create_task(until_logged(one, "its waiting ones wait", timeout_s=60))
+            theirs = await others(b, waiting)
             held, _ = await relay.connection.memory()
             waits = (await a.get(f"/api/v1/jobs/{jobs[-1]}")).json()
-            theirs = await taken(b)
-            assert await until_done(b, theirs) == "done"
+            mine = (await b.post("/api/v1/jobs/chat", json=chat())).json()["id"]
+            assert await until_done(b, mine) == "done"
             for job in jobs[:-1]:
                 await a.delete(f"/api/v1/jobs/{job}")
             while (end := await until_done(a, jobs[-1])) in ("queued", "running"):
                 pass
 
     assert waits["status"] == "queued"
-    assert held - before < 1.3 * ROOM_BYTES
+    assert held < before + ROOM_BYTES
+    assert theirs.keys() == {202}, theirs
     assert end == "done"
-
-
-async def taken(http: httpx.AsyncClient) -> str:
-    """A job, once Redis has room for it."""
-    async with asyncio.timeout(30):
-        while (answer := await http.post("/api/v1/jobs/chat", json=chat())).status_code != 202:
-            await asyncio.sleep(0.1)
-    return str(answer.json()["id"])
 
 
 async def test_a_worker_that_starts_in_a_full_redis_runs_what_waits(

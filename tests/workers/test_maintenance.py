@@ -7,6 +7,7 @@ from typing import Any
 from support.relay import Relay, relay_on, words
 
 from contract import redis_keys
+from relay.room.answer_room import AnswerRoom
 from telemetry.process_metrics import ProcessMetrics
 from workers.maintenance import Maintenance
 from workers.settings import WorkerSettings
@@ -20,6 +21,7 @@ def maintenance(relay: Relay) -> Maintenance:
     return Maintenance(
         state, none, none, connection=relay.connection, subscriber=relay.subscriber,
         settings=settings, metrics=ProcessMetrics("worker", settings),
+        answer_room=AnswerRoom(relay.connection),
     )  # fmt: skip
 
 

@@ -114,7 +114,8 @@ async def test_it_is_let_through_once_in_each_interval(
     async with holding(redis_url, "a", slowed=("a",)) as relay:
         relay.connection.settings = relay.connection.settings.model_copy(update={"reap_s": 0.2})
         jobs = await put(relay, "a", 4)
-        found, began = [], time.monotonic()
+        found: list[str] = []
+        began = time.monotonic()
         while len(found) < 4:
             found += await claimed_of(relay, 1)
             await asyncio.sleep(0.01)

@@ -6,7 +6,7 @@ the terminal event. One script appends and publishes an event, so the channel ha
 in the log's order. Each script may be run twice.
 """
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Final, Literal
 
@@ -21,6 +21,7 @@ from contract.events import (
     Started,
 )
 from contract.result import Fold, Result
+from relay.compaction.large_frames import MOST_BYTES, LargeFrames
 from relay.compaction.log_reader import frames_of, read_log
 from relay.connection import Connection
 from relay.subscriber import Subscriber, Subscription, UpcomingJob
@@ -79,55 +80,6 @@ def nonce_in(frames: Sequence[Frame]) -> str | None:
     return None
 
 
-async def live(
-    subscription: Subscription, cursor: EventId, idle_s: float
-) -> AsyncGenerator[list[Frame], None]:
-    """Yield live events after the cursor, until one was missed or none came for `idle_s`."""
-    while True:
-        if not await subscription.wait(idle_s):
-            yield []
-            return
-        if subscription.behind:
-            return
-        frames = _received(subscription, cursor)
-        if frames:
-            yield frames
-            cursor = frames[-1].id or cursor
-
-
-def _received(subscription: Subscription, cursor: EventId) -> list[Frame]:
-    """The buffered events after the cursor; falls behind where one is missing."""
-    frames: list[Frame] = []
-    for frame in _sound(subscription):
-        if frame.id is None or frame.id <= cursor:  # received and read from the log
-            continue
-        # Also at a new attempt: how many events the one before it had is not known.
-        if frame.id != (cursor.attempt, cursor.seq + 1):
-            subscription.fall_behind()
-            break
-        cursor = frame.id
-        frames.append(frame)
-    return frames
-
-
-def _sound(subscription: Subscription) -> list[Frame]:
-    """The frames in the buffered messages; falls behind at the first that no process of ours sent.
-
-    The log has what it should have been.
-    """
-    received: list[Frame] = []
-    for message in subscription.take():
-        try:
-            found = Frame.from_entry(message)
-        except ValueError:
-            found = []
-        if not found or not all(frame.is_sound for frame in found if frame.id != BEGINNING):
-            subscription.fall_behind()
-            break
-        received += found
-    return received
-
-
 _START: Final = Cursor()
 _BEFORE_FIRST: Final = EventId(1, -1)
 """The cursor whose next event is the first of every log."""
@@ -150,6 +102,7 @@ class Log:
         self._connection = connection
         self._subscriber = subscriber
         self._on_end = on_end
+        self._large = LargeFrames(lambda: subscriber.losses)
 
     async def read(
         self,
@@ -161,7 +114,9 @@ class Log:
 
         `on_damage` is called if something was passed over that no process of the fleet wrote.
         """
-        async with aclosing(read_log(self._connection, job_id, after, on_damage)) as pages:
+        async with aclosing(
+            read_log(self._connection, job_id, after, on_damage, self._large)
+        ) as pages:
             async for frames in pages:
                 yield frames
 
@@ -201,6 +156,7 @@ class Log:
                     if position == "ended":
                         return
                     if position == "lost":
+                        self._large.forget(job_id)
                         yield [Frame.of(None, self._connection.now(), LogReset(reason=_LOST))]
                         cursor, nonce = BEGINNING, None
                 async with aclosing(
@@ -228,8 +184,7 @@ class Log:
         subscription = job.subscription
         try:
             while await subscription.wait(idle_s) and not subscription.behind:
-                frames = _received(subscription, cursor)
-                if frames:
+                for frames in self._received(job.job_id, subscription, cursor):
                     cursor, nonce = frames[-1].id or cursor, nonce_in(frames) or nonce
                     if frames[-1].is_last:
                         self._on_end(job.job_id)
@@ -254,6 +209,62 @@ class Log:
                 cursor = frames[-1].id or cursor
         if cursor == BEGINNING:
             await where(self._connection, job_id, Cursor(cursor))  # raises if there is no such job
-        async with aclosing(live(subscription, cursor, idle_s)) as news:
-            async for frames in news:
+        while await subscription.wait(idle_s):
+            if subscription.behind:
+                return
+            for frames in self._received(job_id, subscription, cursor):
+                cursor = frames[-1].id or cursor
                 yield frames
+        yield []
+
+    def _received(
+        self, job_id: str, subscription: Subscription, cursor: EventId
+    ) -> Iterator[list[Frame]]:
+        """The buffered events after the cursor, as few at a time as a follower may hold.
+
+        Falls behind where one is missing, or the rest of many is not kept any more.
+        """
+        is_large = subscription.size_bytes > MOST_BYTES
+        frames = self._following(subscription, cursor)
+        until = frames[-1].id if frames else None
+        if is_large:
+            frames = self._large.kept(job_id, cursor, frames)
+        while frames:
+            cursor = frames[-1].id or cursor
+            yield frames
+            if cursor == until:
+                return
+            frames = self._large.after(job_id, cursor)
+        if until is not None:
+            subscription.fall_behind()
+
+    def _following(self, subscription: Subscription, cursor: EventId) -> list[Frame]:
+        """All of them; falls behind where one is missing."""
+        frames: list[Frame] = []
+        for frame in self._sound(subscription):
+            if frame.id is None or frame.id <= cursor:  # received and read from the log
+                continue
+            # Also at a new attempt: how many events the one before it had is not known.
+            if frame.id != (cursor.attempt, cursor.seq + 1):
+                subscription.fall_behind()
+                break
+            cursor = frame.id
+            frames.append(frame)
+        return frames
+
+    def _sound(self, subscription: Subscription) -> list[Frame]:
+        """The frames in the buffered messages; falls behind at the first that none of ours sent.
+
+        The log has what it should have been.
+        """
+        received: list[Frame] = []
+        for message in subscription.take():
+            try:
+                found = self._large.decoded(message)
+            except ValueError:
+                found = []
+            if not found or not all(frame.is_sound for frame in found if frame.id != BEGINNING):
+                subscription.fall_behind()
+                break
+            received += found
+        return received

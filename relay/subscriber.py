@@ -53,7 +53,7 @@ _RANDOM_BYTES: Final = 12
 class Subscription:
     """The buffered messages of one subscriber to a channel."""
 
-    __slots__ = ("_most", "_size_bytes", "_timer", "_until", "_waiter", "behind", "messages")
+    __slots__ = ("_most", "_timer", "_until", "_waiter", "behind", "messages", "size_bytes")
 
     def __init__(self, buffered: int = BUFFERED) -> None:
         """Start behind: messages before the subscription were not received.
@@ -63,7 +63,8 @@ class Subscription:
         self._most = buffered
         self.messages: list[bytes] = []
         self.behind = True
-        self._size_bytes = 0
+        self.size_bytes = 0
+        """Of the buffered messages."""
         self._waiter: asyncio.Future[bool] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._until = 0.0
@@ -72,10 +73,10 @@ class Subscription:
         """Buffer a message, or fall behind if the buffer is full."""
         if self.behind:
             return
-        self._size_bytes += len(message)
+        self.size_bytes += len(message)
         if self.messages and (
             len(self.messages) >= self._most
-            or (self._most == BUFFERED and self._size_bytes > _BUFFERED_BYTES)
+            or (self._most == BUFFERED and self.size_bytes > _BUFFERED_BYTES)
         ):
             self.fall_behind()
         else:
@@ -84,7 +85,7 @@ class Subscription:
 
     def take(self) -> list[bytes]:
         """Remove the buffered messages, and return them."""
-        taken, self.messages, self._size_bytes = self.messages, [], 0
+        taken, self.messages, self.size_bytes = self.messages, [], 0
         return taken
 
     def fall_behind(self) -> None:
@@ -187,6 +188,8 @@ class Subscriber:
         self._unconfirmed: dict[bytes, int] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._received_at = 0.0
+        self.losses = 0
+        """How often the connection was lost."""
 
     @asynccontextmanager
     async def subscribe(
@@ -365,6 +368,7 @@ class Subscriber:
             self._writer.write(hiredis.pack_command(words))  # type: ignore[arg-type]
 
     def _disconnected(self) -> None:
+        self.losses += 1
         self._writer = None
         self._receives_pattern = False
         self._unconfirmed.clear()

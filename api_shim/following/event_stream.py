@@ -3,12 +3,12 @@
 This is the chunk path, so it is optimised: a frame's JSON is passed on unparsed, all frames of one
 wake go out in one send, and the response is plain ASGI (docs/adr/0006). A slow reader is held back
 by the server's flow control in its own task; the relay's follower then reads the log instead of
-buffering.
+buffering. What is large is sent in pieces, and nothing further is read before they have left.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from typing import Final, NamedTuple
 
@@ -27,6 +27,12 @@ from telemetry.repeated_warnings import RepeatedWarnings
 _log = logging.getLogger(__name__)
 _repeated = RepeatedWarnings(_log)
 
+PIECE_BYTES: Final = 64 * 1024
+"""Of what is written at once: the server holds about two pieces for a client that reads nothing."""
+_LARGE_BYTES: Final = 2 * PIECE_BYTES
+"""A frame of more is not copied as a whole: a follower shares it with those of the same job."""
+_INSIDE: Final = range(0x80, 0xC0)
+"""Bytes inside of a character of UTF-8."""
 CLOSE_TIMEOUT_S: Final = 1.0
 """Seconds that a shutdown leaves a stream's end to reach a client that may have stopped reading."""
 
@@ -38,6 +44,8 @@ class Format(NamedTuple):
     encode: Callable[[Sequence[Frame]], bytes]
     keep_alive: bytes
     """Bytes to send after silence; empty if the format has no comment."""
+    around: Callable[[Frame], tuple[bytes, bytes]]
+    """What `encode` puts before and after the JSON of a frame."""
 
 
 def to_sse(frames: Sequence[Frame]) -> bytes:
@@ -50,13 +58,32 @@ def _event(frame: Frame) -> bytes:
     return sse.encode(frame.body, frame.type.encode(), id)
 
 
+def _around(frame: Frame) -> tuple[bytes, bytes]:
+    empty = _event(Frame(frame.id, frame.type, b""))
+    return empty.removesuffix(sse.END), sse.END
+
+
 def to_ndjson(frames: Sequence[Frame]) -> bytes:
     """Frames as newline-delimited JSON."""
     return one_line(b"".join(frame.body + b"\n" for frame in frames))
 
 
-SSE: Final = Format(sse.MEDIA_TYPE, to_sse, sse.KEEP_ALIVE)
-NDJSON: Final = Format("application/x-ndjson", to_ndjson, b"")
+SSE: Final = Format(sse.MEDIA_TYPE, to_sse, sse.KEEP_ALIVE, _around)
+NDJSON: Final = Format("application/x-ndjson", to_ndjson, b"", lambda _frame: (b"", b"\n"))
+
+
+def pieces(format: Format, frame: Frame) -> Iterator[bytes]:
+    """What `format.encode` makes of one large frame, a piece at a time."""
+    before, after = format.around(frame)
+    yield before
+    body, at = frame.body, 0
+    while at < len(body):
+        end = at + PIECE_BYTES
+        while at + 1 < end < len(body) and body[end] in _INSIDE:
+            end -= 1
+        yield one_line(body[at:end])
+        at = end
+    yield after
 
 
 class EventStreamResponse(Response):
@@ -121,6 +148,11 @@ class EventStreamResponse(Response):
         try:
             async with aclosing(self._pages) as pages:
                 async for frames in pages:
+                    if len(frames) == 1 and len(frames[0].body) > _LARGE_BYTES:
+                        for piece in pieces(self._format, frames[0]):
+                            await send_body(send, piece)
+                        await send_body(send, b"")
+                        continue
                     data = self._format.encode(frames) if frames else self._format.keep_alive
                     if data:
                         await send_body(send, data)
@@ -165,5 +197,13 @@ class StateStreamResponse(Response):
 
 
 async def send_body(send: Send, data: bytes, *, more: bool = True) -> None:
-    """Send a piece of a body, or its end."""
+    """Send a piece of a body, or its end; return from a large one when most of it has left.
+
+    The server waits for a client that does not read before it takes the next bytes, not after.
+    """
+    if len(data) > PIECE_BYTES:
+        for at in range(0, len(data), PIECE_BYTES):
+            piece = data[at : at + PIECE_BYTES]
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        data = b""
     await send({"type": "http.response.body", "body": data, "more_body": more})

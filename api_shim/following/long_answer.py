@@ -1,8 +1,8 @@
 """Whole answers whose text stays in the log until the response is sent.
 
 A whole answer in memory costs a shim up to sixteen times its size: fragments, the joined text,
-models, JSON. So of a long one only the first mebibyte of events is given as it is to what builds
-the response; each run of fragments after that is given as one short mark. The response is built as
+models, JSON. So of a long one only the beginning is given as it is to what builds the response;
+each run of fragments after that is given as one short mark. The response is built as
 any other, and sent in pieces: where a mark stands, the text of its run is read from the log again.
 """
 
@@ -30,8 +30,11 @@ from telemetry.repeated_warnings import RepeatedWarnings
 _log = logging.getLogger(__name__)
 _repeated = RepeatedWarnings(_log)
 
-KEPT_BYTES: Final = 2**20
-"""Of events that are passed on as they are: most answers are shorter."""
+KEPT_BYTES: Final = 2**17
+"""Of texts that are passed on as they are: most answers are shorter. The response has them, and is
+held while its client does not read. An event counts as an eighth of its JSON at least."""
+_FRAME_BYTES: Final = 64
+"""Of the JSON of an event, about, that is no text."""
 _HEAD: Final = frozenset({"id", "at", "type"})
 
 
@@ -67,10 +70,13 @@ class LongAnswer:
 
     def passed_on(self, frames: list[Frame]) -> list[Frame]:
         """The next frames of the log, in which marks replace text once there was much of it."""
-        if self._size_bytes < KEPT_BYTES:
-            self._size_bytes += sum(len(frame.body) for frame in frames)
-            return frames
-        return [light for frame in frames if (light := self._light(frame)) is not None]
+        return [light for frame in frames if (light := self._kept_or_light(frame)) is not None]
+
+    def _kept_or_light(self, frame: Frame) -> Frame | None:
+        if self._size_bytes <= KEPT_BYTES:
+            size_bytes = len(frame.body)
+            self._size_bytes += max(size_bytes - _FRAME_BYTES, size_bytes // 8)
+        return frame if self._size_bytes <= KEPT_BYTES else self._light(frame)
 
     def _light(self, frame: Frame) -> Frame | None:
         """The frame without its text; None if nothing else is in it, and a mark stands for it."""
@@ -116,8 +122,10 @@ class LongAnswer:
                     for frame in frames
                     if frame.id is not None and frame.id <= run.until
                 )
+                last = frames[-1].id
+                del frames  # a client may take long to read the text
                 yield json_line(text)[1:-1]
-                if (last := frames[-1].id) is not None and last >= run.until:
+                if last is not None and last >= run.until:
                     return
         raise JobNotFound(f"the log of job {self._job_id} has gone while it was read")
 

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from contract import redis_keys
 from contract.events import BEGINNING, Cancelled, Done, EventId, Failed, Frame, LastWord
 from relay.compaction.block import sound_frames
+from relay.compaction.large_frames import LargeFrames
 from relay.connection import Argument, Connection, Hash, ScriptCall, pairs
 from relay.scripts.loader import load
 
@@ -22,8 +23,7 @@ _ENDS: Final[Mapping[bytes | None, LastWord]] = {
 _PAGE: Final = 128
 """Entries to ask for at most."""
 _PAGE_BYTES: Final = 2**16
-"""Bytes that a page should have: an entry may be a token, an image, or what a fast backend sent. A
-follower that does not read holds about five pages: decoded, encoded, and on their way."""
+"""Bytes that a page may have: an entry may be a token, an image, or what a fast backend sent."""
 
 
 def frames_of(
@@ -50,7 +50,7 @@ def frames_of(
 
 
 class _Page(NamedTuple):
-    """Some entries of a log."""
+    """Some entries of a log: of `_PAGE_BYTES` at most, or one."""
 
     is_last: bool
     """Whether the log has no further one."""
@@ -73,8 +73,11 @@ async def read_log(
     job_id: str,
     after: EventId = BEGINNING,
     on_damage: Callable[[], None] = lambda: None,
+    large: LargeFrames | None = None,
 ) -> AsyncGenerator[list[Frame], None]:
     """Yield what a log has after the cursor, page by page; raises NewerVersion, RelayUnavailable.
+
+    With `large` a page of many bytes comes in parts: a reader that is held up holds one of them.
 
     What another program has put there is passed over, and the log of this process names it. If the
     terminal event of a job that has ended cannot be read, one that says as much takes its place.
@@ -82,16 +85,23 @@ async def read_log(
     key, damage = redis_keys.log(job_id), list[str]()
     read, last, is_last, has_ended = after, after, False, False
     while not is_last:
-        page = await connection.call(page_after(job_id, read))
-        is_last, frames = page.is_last, frames_of(page.entries, last, damage.append)
-        read = EventId.parse(page.entries[-1][0].decode()) if page.entries else read
-        if damage:
-            connection.pass_over(key, ValueError(damage[0]))
-            on_damage()
+        frames = large.after(job_id, last) if large else []
+        if not frames:
+            page = await connection.call(page_after(job_id, read))
+            is_last, found = page.is_last, frames_of(page.entries, last, damage.append)
+            read = EventId.parse(page.entries[-1][0].decode()) if page.entries else read
+            del page  # a follower may take long to read the frames
+            if damage:
+                connection.pass_over(key, ValueError(damage[0]))
+                on_damage()
+            frames = large.kept(job_id, last, found) if large else found
+            if len(frames) < len(found):
+                is_last, read = False, last
+            del found
         if frames:
             has_ended = frames[-1].is_last
             last = frames[-1].id or last
-            del page  # a follower may take long to read the frames
+            read = max(read, last)
             yield frames
         if is_last and damage and not has_ended:
             end = await _lost_end(connection, job_id, after, read)

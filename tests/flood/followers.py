@@ -24,16 +24,19 @@ _UPGRADE = (
 _NDJSON = "Accept: application/x-ndjson\r\n"
 _QUEUE = "flood.chat"
 _PATIENCE_S = 30.0
+_IN_AN_ENTRY = 15
 _UNREAD_CHUNKS = 120
 """More than the buffers of the operating system take."""
 
 
-async def _answer(relay: Relay, claim: StartedJob, chunks: int) -> None:
-    """Answer a job with so many chunks."""
+async def _answer(relay: Relay, claim: StartedJob, chunks: int, *, at_once: int = 1) -> None:
+    """Answer a job with so many chunks, so many of which are one entry of its log."""
     attempt_log = relay.attempt_log(claim)
-    for event in [*[_CHUNK] * chunks, Done()]:
+    for number, event in enumerate([*[_CHUNK] * chunks, Done()], 1):
         attempt_log.append(event)
-        await attempt_log.flush()
+        if number % at_once == 0:
+            await attempt_log.flush()
+    await attempt_log.flush()
     held = Holder(claim.attempt, "w1")
     await relay.leases.release(claim.record.queue, claim.record.id, held)
 
@@ -69,14 +72,16 @@ async def _until_cut(at: Scene, count: int, before: int) -> Outcome:
     return Outcome(f"{cut} of {count} cut", cut >= count)
 
 
-async def _following(at: Scene, headers: str) -> Outcome:
-    """Two hundred followers of an answer of 50 MB that read nothing of it."""
-    before = await _cut(at)
+async def _following(
+    at: Scene, headers: str, path: str = "/events", *, at_once: int = 1, count: int = 200
+) -> Outcome:
+    """So many followers of an answer of 50 MB that read nothing of it."""
+    before, chunks = await _cut(at), max(_UNREAD_CHUNKS, at.many(800))
     async with relay_on(at.redis.url) as relay:
         job = await _enqueued(relay)
-        await _answer(relay, await _until_claimed(relay, _QUEUE), max(_UNREAD_CHUNKS, at.many(800)))
-    head = f"GET /api/v1/jobs/{job}/events HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"
-    lines = [await _unread(at, head) for _ in range(at.many(200))]
+        await _answer(relay, await _until_claimed(relay, _QUEUE), chunks, at_once=at_once)
+    head = f"GET /api/v1/jobs/{job}{path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"
+    lines = [await _unread(at, head) for _ in range(at.many(count))]
     outcome = await _until_cut(at, len(lines), before)
     for line in lines:
         line.close()
@@ -89,6 +94,15 @@ async def unread_events(at: Scene) -> Outcome:
 
 async def unread_lines(at: Scene) -> Outcome:
     return await _following(at, _NDJSON)
+
+
+async def unread_entries(at: Scene) -> Outcome:
+    """Entries of a megabyte, as a worker writes them that is slower than its backend."""
+    return await _following(at, "", at_once=_IN_AN_ENTRY)
+
+
+async def unread_whole(at: Scene) -> Outcome:
+    return await _following(at, "", "", at_once=_IN_AN_ENTRY, count=20)
 
 
 async def unread_sockets(at: Scene) -> Outcome:
@@ -174,6 +188,8 @@ async def silent_callers(at: Scene) -> Outcome:
 _SHORT = {"FLEET_WRITE_TIMEOUT_S": "3"}
 CASES = [
     Case("200 followers that read nothing", unread_events, 120, _SHORT),
+    Case("200 followers of large entries", unread_entries, 100, _SHORT),
+    Case("20 readers of a whole answer", unread_whole, 40, _SHORT),
     Case("200 readers of lines that read nothing", unread_lines, 100, _SHORT),
     Case("200 WebSockets that read nothing", unread_sockets, 100, _SHORT),
     Case("40 streams that nobody reads", unread_answers, 40, _SHORT),

@@ -18,6 +18,7 @@ from contract.events import (
     Frame,
     to_entry,
 )
+from relay.compaction import large_frames
 from relay.scripts import jobs
 from relay.subscriber import Subscription
 
@@ -245,6 +246,88 @@ async def test_a_page_is_small_where_large_entries_follow_small_ones(redis_url: 
     assert [f.event for page in pages for f in page][2:] == events
     assert max(sum(len(frame.body) for frame in page) for page in pages) < 200_000
     assert len(pages) < 25
+
+
+LARGE = [Delta(content=f"{number} ".ljust(100_000, "x")) for number in range(24)]
+"""Events of a fast backend, which become few entries of a megabyte."""
+
+
+def most_held(pages: list[list[Frame]]) -> int:
+    return max(sum(len(frame.body) for frame in page) for page in pages)
+
+
+async def test_a_reader_gets_a_large_entry_in_parts(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        await relay.run(await relay.claim(), *LARGE)
+        pages = [page async for page in relay.log.read(job)]
+        later = [page async for page in relay.log.read(job, EventId(1, 7))]
+        entries = await relay.connection.command("XLEN", redis_keys.log(job))
+
+    assert entries < 10
+    assert [f.event for page in pages for f in page][2:-1] == LARGE
+    assert [f.event for page in later for f in page][:-1] == LARGE[6:]
+    assert most_held(pages) < 140_000
+
+
+async def test_a_follower_gets_a_large_message_in_parts(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        claim = await relay.claim()
+        pages: list[list[Frame]] = []
+        async with aclosing(relay.log.follow(job)) as following:
+            pages.append(await anext(following))
+            await relay.run(claim, *LARGE)
+            pages += [page async for page in following]
+
+    assert [f.event for page in pages for f in page][2:-1] == LARGE
+    assert most_held(pages) < 140_000
+
+
+async def test_followers_of_a_job_share_its_large_frames(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        claim = await relay.claim()
+        async with aclosing(relay.log.follow(job)) as one, aclosing(relay.log.follow(job)) as two:
+            await anext(one)
+            await anext(two)
+            await relay.run(claim, Delta(content="x" * 300_000), Done())
+            live = [await anext(one), await anext(two)]
+        stored = [[p async for p in relay.log.read(job, EventId(1, 1))] for _ in range(2)]
+
+    assert live[0][0] is live[1][0]
+    assert stored[0][0][0] is stored[1][0][0]
+
+
+async def test_the_rest_of_a_large_entry_is_read_again_once_it_is_not_kept(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large_frames, "_SHARED_S", 0.01)
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        await relay.run(await relay.claim(), *LARGE)
+        heard: list[Frame] = []
+        async for page in relay.log.read(job):
+            heard += page
+            await asyncio.sleep(0.03)  # a client that reads slowly
+        assert not relay.log._large._pages
+
+    assert [frame.event for frame in heard][2:-1] == LARGE
+
+
+async def test_after_a_restart_of_redis_nothing_kept_is_given(own_redis: RedisServer) -> None:
+    async with relay_on(own_redis.url) as relay:
+        job = await relay.enqueue()
+        await relay.run(await relay.claim(), *LARGE)
+        async with aclosing(relay.log.read(job)) as pages:
+            before = [await anext(pages), await anext(pages)][1][0]
+            await asyncio.to_thread(own_redis.restart)
+            await eventually(lambda: relay.subscriber.losses > 0)
+            async with aclosing(relay.log.read(job, EventId(1, before.id.seq - 1))) as again:
+                after = (await anext(again))[0]
+
+    assert before == after
+    assert before is not after
 
 
 async def test_silence_is_reported_with_empty_pages(redis_url: str) -> None:

@@ -1,5 +1,5 @@
 #!lua flags=no-writes,allow-oom
--- Entries of a log after an id, until they are enough in number or bytes.
+-- Entries of a log after an id: as many as the most in number and bytes, or one.
 -- KEYS[1] log
 -- ARGV: after, most entries, most bytes
 -- Returns 1 if the log has no further entry, else 0; then the entries, as XRANGE does.
@@ -8,11 +8,14 @@ local page, bytes, largest, step = {}, 0, 1, 1
 while #page < most and bytes < most_bytes do
   local found = redis.call('XRANGE', KEYS[1], '(' .. after, '+', 'COUNT', step)
   for _, entry in ipairs(found) do
-    page[#page + 1], after = entry, entry[1]
     local size = 0
     for _, part in ipairs(entry[2]) do
       size = size + #part
     end
+    if #page > 0 and bytes + size > most_bytes then
+      return {0, page}
+    end
+    page[#page + 1], after = entry, entry[1]
     bytes, largest = bytes + size, math.max(largest, size)
   end
   if #found < step then

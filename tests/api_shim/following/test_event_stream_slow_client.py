@@ -14,7 +14,7 @@ from support.responses import JOB, frames
 
 from api_shim.following import answer_stream, event_stream
 from api_shim.following.answer_stream import AnswerStream
-from api_shim.following.event_stream import SSE, EventStreamResponse
+from api_shim.following.event_stream import NDJSON, SSE, EventStreamResponse, Format, pieces
 from api_shim.following.shutdown import OpenCalls
 from api_shim.openai.chat_response import ChatChunks
 from api_shim.openai.response_head import ResponseHead
@@ -53,3 +53,51 @@ async def test_the_last_bytes_wait_for_the_client(
     await response()({"type": "http", "headers": []}, receive, send)
 
     assert [message.get("more_body") for message in sent] == [None, True, False]
+
+
+class Client:
+    """A client that takes so many messages of a response, then nothing."""
+
+    def __init__(self, takes: int) -> None:
+        self.taken: list[bytes] = []
+        self.takes = takes
+        self.waits = asyncio.Event()
+
+    async def send(self, message: Any) -> None:
+        if len(self.taken) == self.takes:
+            self.waits.set()
+            await asyncio.Event().wait()
+        self.taken.append(message.get("body", b""))
+
+    async def receive(self) -> Any:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("count", [1, 8])
+async def test_nothing_further_is_read_before_most_of_something_large_has_left(count: int) -> None:
+    read: list[int] = []
+
+    async def large() -> AsyncGenerator[list[Frame]]:
+        for number in range(2):
+            read.append(number)
+            yield frames(*[Delta(content="x" * (400_000 // count))] * count)
+
+    client = Client(takes=8)
+    response = EventStreamResponse(JOB, large(), SSE, OpenCalls(), nullcontext())
+    sending = asyncio.create_task(
+        response({"type": "http", "headers": []}, client.receive, client.send)
+    )
+    await client.waits.wait()
+    sending.cancel()
+
+    assert read == [0]
+    assert max(map(len, client.taken)) <= 65_600
+
+
+@pytest.mark.parametrize("format", [SSE, NDJSON])
+@pytest.mark.parametrize("text", ["x", "é", "\u2028", "🦙", "a\x85"])
+def test_the_pieces_of_a_large_frame_are_its_event(format: Format, text: str) -> None:
+    for shift in range(4):
+        (frame,) = frames(Delta(content="a" * shift + text * 100_000))
+
+        assert b"".join(pieces(format, frame)) == format.encode([frame])

@@ -72,7 +72,17 @@ async def test_little_is_held_of_a_long_answer(
         sent, held_bytes = await whole(LongAnswer(relay.log, job), relay.log.read(job))
 
     assert len(sent["content"]) == 3_000_000
-    assert held_bytes < 1_300_000  # an entry of the log, and a mark
+    assert held_bytes < 4_000
+
+
+async def test_of_a_long_answer_in_short_fragments_little_text_is_held(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        await relay.run(await relay.claim(), *[Delta(content="x" * 1000)] * 1000)
+        sent, held_bytes = await whole(LongAnswer(relay.log, job), relay.log.read(job))
+
+    assert len(sent["content"]) == 1_000_000
+    assert held_bytes < 140_000
 
 
 async def test_a_log_that_goes_meanwhile_is_an_error_and_no_shorter_answer(

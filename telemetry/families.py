@@ -217,8 +217,8 @@ OWN: Final = (
     _own("connections", "Connections of clients, WebSockets among them."),
     Family("refused_connections_total", "counter", "process",
            "Connections that were closed or refused: head_too_large, head_too_slow, body_too_slow, "
-           "malformed, pipelined, small_chunks, reads_nothing, too_many, too_many_of_address, "
-           "no_room.",
+           "malformed, pipelined, small_chunks, too_many_frames, reads_nothing, too_many, "
+           "too_many_of_address, no_room.",
            ("reason",)),
     _own("slots", "Jobs of a queue that the worker can run at once.", "queue"),
     _own("running_jobs", "Jobs of a queue that the worker runs.", "queue"),

@@ -32,6 +32,8 @@ MOST_SMALL_CHUNKS: Final = 10_000
 LEAST_CHUNK_BYTES: Final = 64
 """Of the chunks of a body on average, once there are so many: each costs as a large one does."""
 LOOK_EVERY_S: Final = 1.0
+LINGER_S: Final = 2.0
+"""For a refused client to read its response; what it still sends is dropped."""
 _LOG_EVERY_S: Final = 30.0
 _RETRY_AFTER_S: Final = 5
 

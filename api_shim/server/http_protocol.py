@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from api_shim.server.connection_guard import (
     HEAD_TOO_LARGE,
     LEAST_CHUNK_BYTES,
+    LINGER_S,
     MALFORMED,
     MOST_HEAD_BYTES,
     MOST_HEADERS,
@@ -27,8 +28,6 @@ from api_shim.server.connection_guard import (
 from api_shim.server.connection_limits import Verdict
 from api_shim.server.gathered_writes import GatheringTransport
 
-LINGER_S: Final = 2.0
-"""For a refused client to read its response; what it still sends is dropped."""
 _REST_S: Final = 30.0
 """For the rest of a body whose request was answered before its end."""
 _HEADER_BYTES: Final = len(": \r\n")

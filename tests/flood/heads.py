@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 
 from flood.scene import Case, Outcome, Scene
 
@@ -11,7 +12,14 @@ POST = (
     b"POST /api/v1/jobs/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Content-Length: 1000000\r\n\r\n{"
 )
+UPGRADE = (
+    b"GET /api/v1/jobs/%s/events HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nAuthorization: Bearer flk_none\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" % (b"0" * 32)
+)
 PIECE = b"x" * 65536
+_MOST_ANSWERS_BYTES = 1024
+"""To frames of which each has an answer of two bytes."""
 
 
 async def said(at: Scene, pieces: AsyncIterator[bytes]) -> str:
@@ -97,6 +105,33 @@ async def connections(at: Scene) -> Outcome:
     return all_are(found, {"503", "closed"})
 
 
+async def _frames(at: Scene, frame: bytes) -> str:
+    """How the shim takes a WebSocket that sends very many of a frame, and no valid key."""
+    reader, writer = await asyncio.open_connection(*at.address)
+    writer.write(UPGRADE)
+    await reader.readuntil(b"\r\n\r\n")
+
+    async def flood() -> None:
+        with suppress(ConnectionError):
+            for _ in range(at.many(20)):
+                writer.write(frame * 50_000)
+                await writer.drain()
+
+    sending = asyncio.create_task(flood())
+    answers = b""
+    with suppress(ConnectionError):
+        answers = await reader.read()
+    await sending
+    writer.close()
+    return "cut" if len(answers) < _MOST_ANSWERS_BYTES else "answered"
+
+
+async def websocket_frames(at: Scene) -> Outcome:
+    """Frames of every sort, empty and masked, a million of each."""
+    found = [await _frames(at, bytes([first, 0x80, 0, 0, 0, 0])) for first in (0x89, 0x8A, 0x81, 1)]
+    return all_are(Counter(found), {"cut"})
+
+
 _SLOW = {"FLEET_HEAD_TIMEOUT_S": "1"}
 CASES = [
     Case("a header without an end", endless_header, 8),
@@ -106,5 +141,6 @@ CASES = [
     Case("slow bodies", slow_bodies, 24, _SLOW),
     Case("silent connections", silent_connections, 16, _SLOW),
     Case("pipelined requests", pipelined_requests, 24),
+    Case("WebSocket frames", websocket_frames, 8),
     Case("connections", connections, 16, {"FLEET_MAX_CONNECTIONS": "100"}),
 ]

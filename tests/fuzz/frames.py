@@ -84,7 +84,7 @@ def _out_of_order(random: Random) -> Sent:
 
 def _ping(random: Random) -> Sent:
     data = random.randbytes(random.randrange(126))
-    return Sent(frame(random, random.choice((_PING, _PONG)), data) * random.choice((1, 50)))
+    return Sent(frame(random, random.choice((_PING, _PONG)), data) * random.choice((1, 15)))
 
 
 def _bad_control(random: Random) -> Sent:

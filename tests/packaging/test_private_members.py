@@ -57,6 +57,7 @@ MEMBERS: Final[dict[str, tuple[str, ...]]] = {
 SUBCLASSES: Final[dict[str, str]] = {
     "api_shim.http.json_body._StrictRequest": "starlette",
     "api_shim.http.origins.CrossOrigin": "starlette",
+    "api_shim.server.frame_rate.CountedFrames": "websockets",
     "api_shim.server.http_protocol.BoundedHttpProtocol": "uvicorn",
     "api_shim.server.websocket_protocol.BoundedWebSocketProtocol": "uvicorn",
     "workers.celery_pool.consumer.PausingConsumer": "celery",
@@ -172,7 +173,15 @@ def test_each_of_these_libraries_has_an_upper_bound() -> None:
     declared = {Requirement(word).name: Requirement(word) for word in PROJECT["dependencies"]}
     libraries = {path.partition(".")[0] for path in MEMBERS} | set(SUBCLASSES.values())
 
-    assert libraries == {"aiohttp", "celery", "kombu", "redis", "starlette", "uvicorn"}
+    assert libraries == {
+        "aiohttp",
+        "celery",
+        "kombu",
+        "redis",
+        "starlette",
+        "uvicorn",
+        "websockets",
+    }
     assert not [
         name for name in libraries
         if not any(each.operator == "<" for each in declared[name].specifier)

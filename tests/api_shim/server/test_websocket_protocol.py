@@ -1,4 +1,7 @@
-"""A client that reads nothing is disconnected: a WebSocket, and a response that it asked for."""
+"""A client that reads nothing, or sends many frames, is disconnected.
+
+Subjects: api_shim/server/websocket_protocol.py, api_shim/server/frame_rate.py.
+"""
 
 import asyncio
 import logging
@@ -17,7 +20,17 @@ from support.redis_server import RedisServer
 from support.relay import words
 from support.shim import serving, stage
 from uvicorn.protocols.utils import ClientDisconnected
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
 
+from api_shim.server.frame_rate import (
+    FRAMES_PER_S,
+    MOST_FRAMES,
+    TOO_MANY_WORDS,
+    CountedFrames,
+    FrameRate,
+)
 from api_shim.server.websocket_protocol import BoundedWebSocketProtocol
 
 MANY = 32
@@ -45,15 +58,24 @@ def unread(shim: str, request: str) -> socket.socket:
     return line
 
 
-def cut(shim: str) -> int:
-    """How many clients that read nothing were disconnected."""
-    found = re.search(r'reason="reads_nothing"} (\d+)', httpx.get(f"{shim}/metrics").text)
+def rest(line: socket.socket) -> bytes:
+    """All that the shim sends until it closes."""
+    told = b""
+    with suppress(ConnectionResetError):
+        while data := line.recv(2**16):
+            told += data
+    return told
+
+
+def cut(shim: str, reason: str = "reads_nothing") -> int:
+    """How many clients were disconnected for this."""
+    found = re.search(rf'reason="{reason}"}} (\d+)', httpx.get(f"{shim}/metrics").text)
     return int(found[1]) if found else 0
 
 
-def until_cut(shim: str, count: int) -> None:
+def until_cut(shim: str, count: int, reason: str = "reads_nothing") -> None:
     give_up_at = time.monotonic() + 20
-    while cut(shim) < count:
+    while cut(shim, reason) < count:
         assert time.monotonic() < give_up_at
         time.sleep(0.1)
 
@@ -68,14 +90,97 @@ def test_a_client_that_reads_no_response_is_disconnected(shim: str) -> None:
                 pass
 
 
-def test_a_websocket_that_reads_no_pong_is_disconnected(shim: str) -> None:
-    before = cut(shim)
-    ping = struct.pack("!BB4s", 0x89, 0x80 | 125, b"\0\0\0\0") + b"x" * 125
+@pytest.mark.parametrize(
+    "flood",
+    [
+        b"\x89\x80\0\0\0\0",  # pings
+        b"\x8a\x80\0\0\0\0",  # pongs
+        b"\x81\x80\0\0\0\0",  # empty texts
+        b"\x82\x81\0\0\0\0x",
+        b"\x01\x80\0\0\0\0" + b"\x00\x80\0\0\0\0" * 9 + b"\x80\x80\0\0\0\0",  # in fragments
+    ],
+)
+def test_a_websocket_that_sends_many_frames_is_cut_also_after_the_close_of_the_shim(
+    shim: str, flood: bytes
+) -> None:
+    """There is no such job, as there might be no key."""
+    before = cut(shim, "too_many_frames")
+    with closing(unread(shim, UPGRADE)) as line:
+        told = line.recv(12)
+        with suppress(OSError):
+            line.sendall(flood * 20_000)
+        told += rest(line)
+        until_cut(shim, before + 1, "too_many_frames")
+
+    assert told.startswith(b"HTTP/1.1 101")
+    assert told.count(b"\x8a\0") <= MOST_FRAMES
+
+
+def test_frames_before_the_handshake_are_not_answered_before_it(shim: str) -> None:
     with closing(unread(shim, UPGRADE)) as line:
         with suppress(OSError):
-            for _ in range(1000):
-                line.sendall(ping * 100)
-        until_cut(shim, before + 1)
+            line.sendall(b"\x89\x80\0\0\0\0" * 500_000)
+        told = rest(line)
+
+    assert told.startswith(b"HTTP/1.1 101")
+    assert told.count(b"\x8a\0") <= MOST_FRAMES
+
+
+@pytest.mark.parametrize("frames", [MOST_FRAMES, MOST_FRAMES + 1, 10_000])
+def test_of_many_frames_in_one_read_few_are_parsed(
+    frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[Frame] = []
+    check = Frame.check
+
+    def counted(frame: Frame) -> None:
+        if frame.opcode is Opcode.PING:  # not our pongs
+            parsed.append(frame)
+        check(frame)
+
+    monkeypatch.setattr(Frame, "check", counted)
+    protocol = CountedFrames(FrameRate(lambda: 0.0), state=OPEN)
+    protocol.parser = super(ServerProtocol, protocol).parse()
+    next(protocol.parser)
+    for _ in range(3):
+        protocol.receive_data(b"\x89\x80\0\0\0\0" * frames)
+
+    assert len(parsed) == MOST_FRAMES + 1
+    assert protocol.close_sent is not None
+    assert protocol.close_sent.code == 1008
+
+
+def test_a_client_may_send_some_frames_a_second_for_ever() -> None:
+    now = [0.0]
+    rate = FrameRate(lambda: now[0])
+    at_once = [rate.take() for _ in range(MOST_FRAMES + 1)]
+    later: list[bool] = []
+    for _ in range(1000):
+        now[0] += 1
+        later += [rate.take() for _ in range(int(FRAMES_PER_S))]
+
+    assert at_once == [True] * MOST_FRAMES + [False]
+    assert all(later)
+
+
+async def test_a_live_websocket_whose_client_floods_it_is_told_why(
+    shim: str, redis_url: str
+) -> None:
+    before = cut(shim, "too_many_frames")
+    async with stage(shim, redis_url) as at:
+        job = await at.relay.enqueue()
+
+        def call() -> bytes:
+            with closing(unread(shim, UPGRADE.replace("0" * 32, job))) as line:
+                line.recv(12)
+                line.sendall(b"\x89\x80\0\0\0\0" * 20_000)
+                with line.makefile("rb") as answer:
+                    return answer.read()
+
+        told = await asyncio.to_thread(call)
+
+    assert told.endswith(struct.pack("!H", 1008) + TOO_MANY_WORDS.encode())
+    assert cut(shim, "too_many_frames") == before + 1
 
 
 @pytest.mark.parametrize(

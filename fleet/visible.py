@@ -1,17 +1,18 @@
 """Makes text of others safe to print: a terminal obeys the control characters in it.
 
-Covers C0, DEL, C1, line and paragraph separators, bidirectional embeddings, overrides and isolates,
-and lone surrogates, which cannot be encoded. Pure.
+Covers C0, DEL, C1, line and paragraph separators, all that changes the direction of text (marks,
+embeddings, overrides, isolates, and deprecated format characters), and lone surrogates, which
+cannot be encoded. Pure.
 """
 
 import re
 from typing import Final
 
 _CONTROL: Final = re.compile(
-    "[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+    "[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u206f\\ud800-\\udfff]"
 )
 _KEPT: Final = "\n\t"
-_RAW_IN_JSON: Final = re.compile("[\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
+_RAW_IN_JSON: Final = re.compile("[\\x7f-\\x9f\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u206f]")
 
 
 def visible(text: str, kept: str = _KEPT) -> str:

@@ -27,9 +27,9 @@ _HINTS: Final = re.compile(
 """One of these is in every text that holds a secret of `_SECRETS`."""
 _CONTROLS: Final = re.compile(
     # C0 and C1, line and paragraph separators, and marks that change the direction of text.
-    "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f]"
 )
-_RAW_IN_JSON: Final = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_RAW_IN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f]")
 _SOCKET: Final = r" ?\(\s*'[^'\s]{1,255}',\s*\d{1,5}(?:,\s*\d+,\s*\d+)?\s*\)"
 """A socket's address as Python writes it: `('10.0.0.5', 11434)`."""
 

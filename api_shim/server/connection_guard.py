@@ -78,6 +78,21 @@ SMALL_CHUNKS: Final = Closing(
     ),
 )
 
+NO_HOST: Final = Closing(
+    "malformed",
+    Refusal("malformed_request", "An HTTP/1.1 request has one Host header.", status=400),
+)
+CHUNKS_IN_HTTP_1_0: Final = Closing(
+    "malformed",
+    Refusal("malformed_request", "Transfer-Encoding begins with HTTP/1.1.", status=400),
+)
+UNKNOWN_CODING: Final = Closing(
+    "malformed",
+    Refusal(
+        "unsupported_transfer_coding", "Of transfer codings a shim knows `chunked`.", status=501
+    ),
+)
+
 
 class Watched(Protocol):
     """A connection that is looked at once a second."""

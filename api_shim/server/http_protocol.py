@@ -10,7 +10,9 @@ from typing import Any, Final, cast
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from api_shim.http.auth_middleware import OPEN_PATHS
 from api_shim.server.connection_guard import (
+    CHUNKS_IN_HTTP_1_0,
     HEAD_TOO_LARGE,
     LEAST_CHUNK_BYTES,
     LINGER_S,
@@ -19,8 +21,10 @@ from api_shim.server.connection_guard import (
     MOST_HEADERS,
     MOST_PIPELINED,
     MOST_SMALL_CHUNKS,
+    NO_HOST,
     PIPELINED,
     SMALL_CHUNKS,
+    UNKNOWN_CODING,
     Closing,
     ConnectionGuard,
     WriteWatch,
@@ -126,11 +130,26 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if len(self.pipeline) >= MOST_PIPELINED:
             self._end_parser(PIPELINED)
+        if (why := self._wrong_head()) is not None:
+            self._end_parser(why)
         self._is_in_head, self._is_in_body = False, True
         self._unreported_bytes = self._body_bytes = 0
         self._chunks = self._chunks_bytes = 0
         self._since = None
         super().on_headers_complete()
+
+    def _wrong_head(self) -> Closing | None:
+        """Where two programs could read a request as two different ones (RFC 9112, 3.2 and 6.1)."""
+        is_old = self.parser.get_http_version() in {"0.9", "1.0"}
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and not is_old and self._path not in OPEN_PATHS):
+            return NO_HOST
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        if not codings:
+            return None
+        if is_old:
+            return CHUNKS_IN_HTTP_1_0
+        return None if b",".join(codings).strip().lower() == b"chunked" else UNKNOWN_CODING
 
     @override
     def on_body(self, body: bytes) -> None:

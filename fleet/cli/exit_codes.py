@@ -15,6 +15,7 @@ from fleet.client.errors import (
     GaveUpWaiting,
     JobCancelled,
     JobEnded,
+    NoFleet,
     NotAuthorised,
 )
 from fleet.visible import visible
@@ -36,6 +37,7 @@ class Exit(IntEnum):
 
 _OF_ERRORS: dict[type[FleetError], Exit] = {
     FleetUnreachable: Exit.UNREACHABLE,
+    NoFleet: Exit.UNREACHABLE,
     NotAuthorised: Exit.NOT_AUTHORISED,
     GaveUpWaiting: Exit.GAVE_UP_WAITING,
     JobCancelled: Exit.JOB_FAILED,

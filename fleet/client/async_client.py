@@ -36,7 +36,8 @@ from contract.result import Result, Status
 from contract.roster import FleetLimit, FleetLimits
 from contract.tenants import AuditPage, IssuedKey, KeyFacts, TenantReceipt
 from contract.usage import GroupBy, LimitsPage, TenantUsage, UsagePage
-from contract.wire import decode, encode
+from contract.wire import encode
+from fleet.client.answers import answer_of
 from fleet.client.batches import AsyncBatches
 from fleet.client.job import AsyncJob
 from fleet.client.map import REQUESTS_IN_FLIGHT, KeyFactory, MappedJobs, MapResult, RequestLike
@@ -126,7 +127,7 @@ class AsyncClient(RosterClient):
             body=body_of(job_request),
             headers={"idempotency-key": idempotency_key or uuid4().hex},
         )
-        accepted = decode(JobAccepted, answer)
+        accepted = answer_of(JobAccepted, answer)
         return AsyncJob(self._shims, accepted.id, accepted)
 
     def map(
@@ -301,7 +302,7 @@ class AsyncClient(RosterClient):
             "limit": limit,
             "before": before,
         }
-        return decode(
+        return answer_of(
             JobPage, await self._shims.request("GET", "/api/v1/jobs", params=_present(given))
         )
 
@@ -309,7 +310,7 @@ class AsyncClient(RosterClient):
         """Up to `limit` (at most 200) jobs that may not start yet, the next first."""
         params = {"limit": limit}
         answer = await self._shims.request("GET", "/api/v1/jobs/scheduled", params=params)
-        return decode(ScheduledPage, answer)
+        return answer_of(ScheduledPage, answer)
 
     async def dead(
         self,
@@ -322,22 +323,26 @@ class AsyncClient(RosterClient):
     ) -> DeadPage:
         """A page of dead letters, newest first; `before` is the `next` of the previous page."""
         given = {"queue": queue, "kind": kind, "tenant": tenant, "limit": limit, "before": before}
-        return decode(DeadPage, await self._shims.request("GET", _DEAD, params=_present(given)))
+        return answer_of(DeadPage, await self._shims.request("GET", _DEAD, params=_present(given)))
 
     async def dead_letter(self, job_id: str) -> DeadView:
         """One dead letter with its request; raises JobNotFound."""
-        return decode(
+        return answer_of(
             DeadView, await self._shims.request("GET", f"{_DEAD}/{quote(job_id, safe='')}")
         )
 
     async def dead_messages(self, *, limit: int = 50) -> DeadMessages:
         """Messages that no worker could read, newest first. Needs an admin's API key."""
         path = f"{_DEAD}/messages"
-        return decode(DeadMessages, await self._shims.request("GET", path, params={"limit": limit}))
+        return answer_of(
+            DeadMessages, await self._shims.request("GET", path, params={"limit": limit})
+        )
 
     async def purge_dead_messages(self) -> int:
         """Delete all unreadable messages; returns how many. Needs an admin's API key."""
-        return decode(DeadPurged, await self._shims.request("DELETE", f"{_DEAD}/messages")).purged
+        return answer_of(
+            DeadPurged, await self._shims.request("DELETE", f"{_DEAD}/messages")
+        ).purged
 
     async def purge_dead(self, /, job_id: str | None = None, **which: str | None) -> int:
         """Delete one dead letter, or all of a `queue`, `kind` or `tenant`.
@@ -348,7 +353,7 @@ class AsyncClient(RosterClient):
         purged, before = 0, None
         while True:
             params = _present({**which, "before": before})
-            gone = decode(DeadPurged, await self._shims.request("DELETE", path, params=params))
+            gone = answer_of(DeadPurged, await self._shims.request("DELETE", path, params=params))
             purged, before = purged + gone.purged, gone.next
             if before is None:
                 return purged
@@ -361,7 +366,7 @@ class AsyncClient(RosterClient):
         `fields` are those of `contract.tenants.NewKey`. Raises InvalidRequest, NotAuthorised.
         """
         body = encode(new_key(tenant, fields))
-        return decode(IssuedKey, await self._shims.request("POST", "/api/v1/keys", body=body))
+        return answer_of(IssuedKey, await self._shims.request("POST", "/api/v1/keys", body=body))
 
     async def keys(self) -> tuple[KeyFacts, ...]:
         """Every API key without its secret. Needs an admin's API key."""
@@ -375,7 +380,7 @@ class AsyncClient(RosterClient):
         """
         path = f"/api/v1/keys/{quote(key_id, safe='')}"
         body = key_change(fields)
-        return decode(KeyFacts, await self._shims.request("PATCH", path, body=body))
+        return answer_of(KeyFacts, await self._shims.request("PATCH", path, body=body))
 
     async def rotate_key(
         self, /, key_id: str, *, overlap_s: float = 86400.0, expires_in_s: float | None = None
@@ -387,12 +392,12 @@ class AsyncClient(RosterClient):
         """
         path = f"/api/v1/keys/{quote(key_id, safe='')}/rotate"
         body = rotation(overlap_s, expires_in_s)
-        return decode(IssuedKey, await self._shims.request("POST", path, body=body))
+        return answer_of(IssuedKey, await self._shims.request("POST", path, body=body))
 
     async def revoke_key(self, key_id: str) -> KeyFacts:
         """Revoke a key; the shims reject it within seconds. Raises UnknownKey, LastAdmin."""
         path = f"/api/v1/keys/{quote(key_id, safe='')}"
-        return decode(KeyFacts, await self._shims.request("DELETE", path))
+        return answer_of(KeyFacts, await self._shims.request("DELETE", path))
 
     async def delete_tenant(
         self, /, name: str, *, confirm: str, usage: Literal["keep", "delete"] = "keep"
@@ -403,12 +408,12 @@ class AsyncClient(RosterClient):
         """
         path, params = f"/api/v1/tenants/{quote(name, safe='')}", {"confirm": confirm}
         answer = await self._shims.request("DELETE", path, params={**params, "usage": usage})
-        return decode(TenantReceipt, answer)
+        return answer_of(TenantReceipt, answer)
 
     async def tenant_receipt(self, name: str) -> TenantReceipt:
         """What the last deletion of a tenant has deleted so far; raises UnknownTenant."""
         path = f"/api/v1/tenants/{quote(name, safe='')}/deletion"
-        return decode(TenantReceipt, await self._shims.request("GET", path))
+        return answer_of(TenantReceipt, await self._shims.request("GET", path))
 
     async def audit(
         self, *, refused: bool = False, limit: int = 100, before: str | None = None
@@ -419,7 +424,7 @@ class AsyncClient(RosterClient):
         """
         given = {"refused": str(refused).lower(), "limit": limit, "before": before}
         path = "/api/v1/audit"
-        return decode(AuditPage, await self._shims.request("GET", path, params=_present(given)))
+        return answer_of(AuditPage, await self._shims.request("GET", path, params=_present(given)))
 
     async def usage(
         self,
@@ -436,18 +441,18 @@ class AsyncClient(RosterClient):
         (for admins), `backend`, `model`, `kind`. Raises InvalidRequest.
         """
         params = _usage_params(group_by, which) | _present({"limit": limit, "after": after})
-        return decode(UsagePage, await self._shims.request("GET", _USAGE, params=params))
+        return answer_of(UsagePage, await self._shims.request("GET", _USAGE, params=params))
 
     async def usage_limits(self, tenant: str | None = None) -> tuple[TenantUsage, ...]:
         """The limits of tokens and money, and how full they are; an admin sees all tenants'."""
         params = _present({"tenant": tenant})
         body = await self._shims.request("GET", f"{_USAGE}/limits", params=params)
-        return decode(LimitsPage, body).tenants
+        return answer_of(LimitsPage, body).tenants
 
     async def limits(self) -> tuple[FleetLimit, ...]:
         """How full the limits of the fleet are; needs an admin's key. Raises NotAuthorised."""
         body = await self._shims.request("GET", "/api/v1/limits")
-        return decode(FleetLimits, body).limits
+        return answer_of(FleetLimits, body).limits
 
     async def usage_file(
         self,

@@ -13,6 +13,7 @@ from contract.batches import ENDED, BatchStatus, Counts, LineError
 from contract.errors import FleetError, InvalidRequest, RequestError
 from contract.json_lines import json_line
 from contract.wire import WireModel
+from fleet.client.answers import answer_of, fields_of, listed
 from fleet.client.errors import FleetUnreachable, NotAuthorised
 from fleet.client.transport import NO_ANSWER, Shims
 
@@ -25,6 +26,10 @@ class LineErrors(WireModel):
     model_config = ConfigDict(extra="ignore")
 
     data: tuple[LineError, ...] = ()
+
+
+class _StoredFile(WireModel):
+    id: str
 
 
 class BatchView(WireModel):
@@ -87,7 +92,7 @@ class AsyncBatches:
         batch is refused, the file is deleted again. Raises RequestError.
         """
         answer = await self._shims.upload("/v1/files", {"purpose": "batch"}, name, file)
-        file_id = from_json(answer)["id"]
+        file_id = answer_of(_StoredFile, answer).id
         body: dict[str, Any] = {
             "input_file_id": file_id,
             "endpoint": endpoint,
@@ -124,7 +129,7 @@ class AsyncBatches:
     async def newest(self, limit: int = _PAGE) -> tuple[BatchView, ...]:
         """The caller's batches, newest first."""
         answer = await self._shims.request("GET", "/v1/batches", params={"limit": limit})
-        return tuple(BatchView.model_validate(each) for each in from_json(answer)["data"])
+        return listed(BatchView, "data", answer)
 
     async def page(
         self, limit: int, after: str | None = None
@@ -134,9 +139,9 @@ class AsyncBatches:
         That id is the `after` of the next page, None at the end.
         """
         params = {"limit": limit} | ({"after": after} if after else {})
-        answer = from_json(await self._shims.request("GET", "/v1/batches", params=params))
-        found = tuple(BatchView.model_validate(each) for each in answer["data"])
-        return found, found[-1].id if found and answer.get("has_more") else None
+        answer = await self._shims.request("GET", "/v1/batches", params=params)
+        found = listed(BatchView, "data", answer)
+        return found, found[-1].id if found and fields_of(answer).get("has_more") else None
 
     async def fetch(self, file_id: str, into: BinaryIO) -> AsyncGenerator[int, None]:
         """Download a file to `into`, from position 0; yields the bytes of each piece.
@@ -183,4 +188,4 @@ def first_endpoint(file: Path) -> str:
 
 
 def _view(answer: bytes) -> BatchView:
-    return BatchView.model_validate_json(answer)
+    return answer_of(BatchView, answer)

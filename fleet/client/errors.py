@@ -2,6 +2,7 @@
 
 FleetError
 ├── FleetUnreachable    no shim of FLEET_URL responds
+├── NoFleet             what answers at FLEET_URL is no shim
 ├── NotAuthorised       the shim rejected the API key, or needs one
 ├── GaveUpWaiting       the caller's own time limit passed; the job continues
 ├── JobCancelled        the job was cancelled, so it has no result
@@ -18,6 +19,12 @@ class FleetUnreachable(FleetError):
 
     code = "fleet_unreachable"
     retryable = True
+
+
+class NoFleet(FleetError):
+    """What answers at the address is no shim, or one of a version that this client cannot read."""
+
+    code = "no_fleet"
 
 
 class NotAuthorised(FleetError):

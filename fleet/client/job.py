@@ -22,8 +22,7 @@ from contract.events import (
 from contract.jobs import JobAccepted, JobView
 from contract.result import Fold, Result
 from contract.sse import EventStream
-from contract.wire import decode
-from fleet.client.error_responses import error_class
+from fleet.client.answers import answer_of, error_class
 from fleet.client.errors import AnswerRestarted, GaveUpWaiting, JobCancelled, JobEnded
 from fleet.client.reconnect import FollowState, RetryTimer
 from fleet.client.transport import NO_ANSWER, Shims
@@ -199,7 +198,7 @@ class AsyncJob:
     async def view(self, wait_s: float | None = None) -> JobView:
         """The record of the job and its result so far; waits up to `wait_s` for its end."""
         params = {"wait_s": wait_s} if wait_s else None
-        return decode(JobView, await self._request("GET", self._path, params))
+        return answer_of(JobView, await self._request("GET", self._path, params))
 
     async def cancel(self) -> JobView:
         """Cancel the job in any phase; returns its final state. Can be repeated."""
@@ -211,7 +210,7 @@ class AsyncJob:
 
         Raises NotDead, JobNotFound, NoWorker, QueueFull.
         """
-        accepted = decode(JobAccepted, await self._request("POST", f"{self._path}/retry"))
+        accepted = answer_of(JobAccepted, await self._request("POST", f"{self._path}/retry"))
         return AsyncJob(self._shims, accepted.id, accepted)
 
     async def _request(

@@ -8,12 +8,12 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from pydantic import ConfigDict
-from pydantic_core import from_json
 
 from contract.aliases.alias_table import AliasList, AliasView
 from contract.json_lines import json_line
 from contract.roster import Capability, ModelReport, QueueTimes, QueueView, WorkerReport
-from contract.wire import WireModel, decode
+from contract.wire import WireModel
+from fleet.client.answers import answer_of, fields_of, listed
 from fleet.client.transport import Shims
 
 _ALIASES: Final = "/api/v1/aliases"
@@ -82,7 +82,7 @@ class RosterClient:
         """
         body = json_line({"name": name, "dsn": dsn})
         answer = await self._shims.request("POST", "/api/v1/backends", body=body)
-        return None if "status" in from_json(answer) else decode(BackendInfo, answer)
+        return None if "status" in fields_of(answer) else answer_of(BackendInfo, answer)
 
     async def remove_backend(self, name: str) -> BackendGone:
         """Stop a backend's workers and forget it; its jobs stay queued. Needs an admin's API key.
@@ -90,7 +90,7 @@ class RosterClient:
         Without live workers it is only forgotten. `add_backend` says when no key is needed.
         """
         path = f"/api/v1/backends/{quote(name, safe='')}"
-        return decode(BackendGone, await self._shims.request("DELETE", path))
+        return answer_of(BackendGone, await self._shims.request("DELETE", path))
 
     async def pause_queue(
         self, queue: str, *, until: float | str | None = None, reason: str = ""
@@ -118,15 +118,15 @@ class RosterClient:
     async def _changed(self, queue: str, method: str, what: str, body: object) -> QueueTimes:
         path = f"/api/v1/queues/{quote(queue, safe='')}/{what}"
         data = None if body is None else json_line(body)
-        return decode(QueueTimes, await self._shims.request(method, path, body=data))
+        return answer_of(QueueTimes, await self._shims.request(method, path, body=data))
 
     async def aliases(self) -> tuple[AliasView, ...]:
         """Every alias: what it stands for, and whether the fleet can use it now."""
-        return decode(AliasList, await self._shims.request("GET", _ALIASES)).aliases
+        return answer_of(AliasList, await self._shims.request("GET", _ALIASES)).aliases
 
     async def alias(self, name: str) -> AliasView:
         """One alias by its name, as it is written; raises UnknownAlias."""
-        return decode(AliasView, await self._shims.request("GET", _alias(name)))
+        return answer_of(AliasView, await self._shims.request("GET", _alias(name)))
 
     async def set_alias(self, /, name: str, model: str, **fields: Any) -> AliasView:
         """Set an alias for all shims; `fields` are those of `Alias`, as `fallbacks=["qwen3:4b"]`.
@@ -134,7 +134,7 @@ class RosterClient:
         Needs an admin's API key. Raises InvalidRequest, which names the field.
         """
         body = json_line({**fields, "model": model})
-        return decode(AliasView, await self._shims.request("PUT", _alias(name), body=body))
+        return answer_of(AliasView, await self._shims.request("PUT", _alias(name), body=body))
 
     async def remove_alias(self, name: str) -> None:
         """Delete an alias that was set; raises UnknownAlias, InvalidRequest. For admins."""
@@ -157,16 +157,11 @@ class RosterClient:
         return await self._listed("workers", WorkerReport)
 
     async def _listed(self, what: str, noun: type[AnyNoun]) -> tuple[AnyNoun, ...]:
-        return _listed(noun, what, await self._shims.request("GET", f"/api/v1/{what}"))
+        return listed(noun, what, await self._shims.request("GET", f"/api/v1/{what}"))
 
 
 def _alias(name: str) -> str:
     return f"{_ALIASES}/{quote(name, safe='')}"
-
-
-def _listed(noun: type[AnyNoun], what: str, answer: bytes) -> tuple[AnyNoun, ...]:
-    """The list under its name, as in `{"backends": [...]}`."""
-    return tuple(noun.model_validate(item) for item in from_json(answer)[what])
 
 
 def model_for(capability: str, models: Iterable[ModelInfo]) -> ModelInfo | None:

@@ -9,7 +9,7 @@ from typing import IO, Any
 import httpx
 
 from contract.errors import FleetError, RelayUnavailable
-from fleet.client.error_responses import error_of
+from fleet.client.answers import error_of
 from fleet.client.errors import FleetUnreachable
 from fleet.client.reconnect import RetryTimer
 from fleet.client.settings import ClientSettings, addresses

@@ -13,7 +13,7 @@ from contract.webhooks.webhook_models import (
     WebhookList,
     WebhookView,
 )
-from contract.wire import decode
+from fleet.client.answers import answer_of
 from fleet.client.transport import Shims
 
 _PATH: Final = "/api/v1/webhooks"
@@ -36,19 +36,19 @@ class AsyncWebhooks:
 
         `fields` are `events` and `name` of `contract.webhooks.webhook_models.NewWebhook`.
         """
-        return decode(IssuedWebhook, await self._send("POST", "", {"url": url, **fields}))
+        return answer_of(IssuedWebhook, await self._send("POST", "", {"url": url, **fields}))
 
     async def list(self) -> tuple[WebhookView, ...]:
         """All webhooks, the oldest first, with how their deliveries go."""
-        return decode(WebhookList, await self._send("GET", "")).webhooks
+        return answer_of(WebhookList, await self._send("GET", "")).webhooks
 
     async def get(self, webhook_id: str) -> WebhookView:
         """One webhook."""
-        return decode(WebhookView, await self._send("GET", _of(webhook_id)))
+        return answer_of(WebhookView, await self._send("GET", _of(webhook_id)))
 
     async def change(self, /, webhook_id: str, **fields: Any) -> WebhookView:
         """Change `url`, `events` or `name`; `enabled` turns it off and on."""
-        return decode(WebhookView, await self._send("PATCH", _of(webhook_id), fields))
+        return answer_of(WebhookView, await self._send("PATCH", _of(webhook_id), fields))
 
     async def remove(self, webhook_id: str) -> None:
         """Remove a webhook, and what waits for it."""
@@ -57,7 +57,7 @@ class AsyncWebhooks:
     async def rotate(self, webhook_id: str, overlap_s: float = 86400.0) -> IssuedWebhook:
         """Replace its secret; for `overlap_s` seconds deliveries are signed with both."""
         path = f"{_of(webhook_id)}/rotate"
-        return decode(IssuedWebhook, await self._send("POST", path, {"overlap_s": overlap_s}))
+        return answer_of(IssuedWebhook, await self._send("POST", path, {"overlap_s": overlap_s}))
 
     async def deliveries(
         self, webhook_id: str, *, state: DeliveryState | None = None, limit: int = 100
@@ -66,7 +66,7 @@ class AsyncWebhooks:
         params = {"limit": limit} if state is None else {"limit": limit, "state": state}
         path = f"{_PATH}{_of(webhook_id)}/deliveries"
         body = await self._shims.request("GET", path, params=params)
-        return decode(DeliveryPage, body).deliveries
+        return answer_of(DeliveryPage, body).deliveries
 
     async def replay(
         self,
@@ -79,7 +79,7 @@ class AsyncWebhooks:
         """Deliver again: one by its id, or all that ended since a time (unix seconds)."""
         given = {"id": id, "since": since, "failed_only": failed_only}
         wanted = {name: value for name, value in given.items() if value is not None}
-        return decode(Replayed, await self._send("POST", f"{_of(webhook_id)}/replay", wanted))
+        return answer_of(Replayed, await self._send("POST", f"{_of(webhook_id)}/replay", wanted))
 
     async def _send(self, method: str, path: str, fields: dict[str, Any] | None = None) -> bytes:
         body = None if fields is None else json_line(fields)

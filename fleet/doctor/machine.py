@@ -17,7 +17,6 @@ _OLDEST_PYTHON = (3, 11)
 _FEW_FILES = 4096
 """Each stream needs a socket in the shim and one in the worker."""
 _LITTLE_ROOM_BYTES = 2**30
-_PORT = 8700
 
 
 def python() -> Finding:
@@ -29,16 +28,18 @@ def python() -> Finding:
 
 
 def port(shim_answers: bool) -> Finding:  # noqa: FBT001 - a fact, named by its parameter
-    """Whether the default port of `fleet up` is free."""
-    host = UpSettings().host
-    if port_is_free(host, _PORT):
-        return ok("port", f"{_PORT} on {host} is free for `fleet up`")
+    """Whether the port of `fleet up` is free: FLEET_PORT, or the default one."""
+    host, number = UpSettings().host, UpSettings().port
+    if not number:
+        return ok("port", f"`fleet up` takes a free one on {host}")
+    if port_is_free(host, number):
+        return ok("port", f"{number} on {host} is free for `fleet up`")
     if shim_answers:
-        return ok("port", f"{_PORT} on {host} is in use by a running fleet")
+        return ok("port", f"{number} on {host} is in use by a running fleet")
     return note(
         "port",
-        f"{_PORT} on {host} is in use by another program",
-        "stop that program, or start with `fleet up --port 8701` (0: a free one)",
+        f"{number} on {host} is in use by another program",
+        f"stop that program, or start with `fleet up --port {number % 65535 + 1}` (0: a free one)",
     )
 
 

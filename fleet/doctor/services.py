@@ -10,8 +10,9 @@ import httpx
 
 from contract.errors import FleetError, InvalidSetting, RelayUnavailable
 from contract.roster import FleetLimit
+from fleet.client.answers import fields_of
 from fleet.client.async_client import AsyncClient
-from fleet.client.errors import CannotStart, NotAuthorised
+from fleet.client.errors import CannotStart, NoFleet, NotAuthorised
 from fleet.client.settings import ClientSettings, addresses
 from fleet.doctor.finding import Finding, broken, note, ok
 from fleet.local.launch_plan import Plan
@@ -140,12 +141,16 @@ async def _shim(url: str) -> Finding:
     except httpx.TransportError:
         fix = "start one with `fleet up`, or point FLEET_URL at a running one"
         return note(what, f"nothing responds at {url}", fix)
-    if answer.is_success:
+    try:
+        said = fields_of(answer.content)
+    except NoFleet:
+        said = {}
+    if answer.is_success and "checks" in said:
         return ok(what, f"{url} is ready")
-    if "json" not in answer.headers.get("content-type", ""):
+    if answer.is_success or not said:
         fix = "point FLEET_URL at the shim, or stop the program that uses its port"
         return broken(what, f"another program responds at {url}", fix)
-    detail = answer.json().get("detail", "no reason given")
+    detail = said.get("detail", "no reason given")
     return broken(what, f"{url} {_NOT_READY}: {detail}", "see `fleet up`'s output")
 
 

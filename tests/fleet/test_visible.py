@@ -8,6 +8,8 @@ from hypothesis import strategies as some
 
 from fleet.visible import visible, visible_json
 
+BIDI_CONTROLS = {*"\u061c\u200e\u200f", *map(chr, range(0x206A, 0x2070))}
+"""Whose class by these tables is that of a letter, or none."""
 BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 controls = some.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp"])
 texts = some.text(some.characters() | controls)
@@ -16,7 +18,8 @@ texts = some.text(some.characters() | controls)
 def is_obeyed(character: str) -> bool:
     """Whether a terminal does something else with it than show it, by Unicode's tables."""
     category = unicodedata.category(character)
-    return category in {"Cc", "Cs", "Zl", "Zp"} or unicodedata.bidirectional(character) in BIDI
+    is_mark = unicodedata.bidirectional(character) in BIDI or character in BIDI_CONTROLS
+    return category in {"Cc", "Cs", "Zl", "Zp"} or is_mark
 
 
 @given(texts, some.sampled_from(["", "\n", "\n\t"]))

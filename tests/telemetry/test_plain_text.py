@@ -35,6 +35,7 @@ def test_a_known_secret_is_a_key_or_the_password_of_a_url() -> None:
         ("naïve 🦙 日本", "naïve 🦙 日本"),
         ("a\nb\tc", r"a\nb\tc"),
         ("\x1b[2J\x7f\x9b", r"\x1b[2J\x7f\x9b"),
+        ("a\u061cb\u200ec\u200fd\u206ae", r"a\u061cb\u200ec\u200fd\u206ae"),
         ("\u202egpj.exe\u2069", r"\u202egpj.exe\u2069"),
     ],
 )

@@ -54,7 +54,8 @@ def answered(shim: str, *pieces: bytes) -> tuple[int, str]:
         except (BrokenPipeError, ConnectionResetError):
             pass
         head, _, body = answer(line).partition(b"\r\n\r\n")
-    return int(head.split()[1]), str(json.loads(body)["code"])
+    problem = json.loads(body)
+    return int(head.split()[1]), str(problem.get("error", problem)["code"])
 
 
 @pytest.mark.parametrize(
@@ -99,6 +100,49 @@ def test_many_small_chunks_of_a_whole_body_are_served(shim: str) -> None:
         line.sendall(b"".join(b"1\r\n%c\r\n" % each for each in body) + b"0\r\n\r\n")
 
         assert b"415" in answer(line)[:40]  # it says no type, and is read to its end
+
+
+MODELS = b"GET /v1/models HTTP/1.1\r\n"
+HOST = b"Host: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (MODELS, 400),
+        (MODELS + HOST + HOST, 400),
+        (MODELS + HOST + b"host: other.example\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\n" + HOST + HOST, 400),
+        (b"GET /v1/models HTTP/1.0\r\n" + HOST + HOST, 400),
+        (MODELS + b"Upgrade: websocket\r\nConnection: Upgrade\r\n", 400),
+        (b"GET /v1/models HTTP/1.0\r\n" + HOST + b"Transfer-Encoding: chunked\r\n", 400),
+        (MODELS + HOST + b"Transfer-Encoding: gzip, chunked\r\n", 501),
+        (MODELS + HOST + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", 501),
+    ],
+)
+def test_a_head_that_others_may_read_differently_is_refused(
+    shim: str, head: bytes, status: int
+) -> None:
+    found, _ = answered(shim, head + b"Connection: close\r\n\r\n0\r\n\r\n")
+
+    assert found == status
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /healthz HTTP/1.1\r\nConnection: close\r\n",
+        b"GET /v1/models HTTP/1.0\r\n",
+        b"GET /healthz HTTP/1.0\r\n",
+        MODELS + HOST + b"Connection: close\r\nTransfer-Encoding: Chunked\r\n",
+    ],
+)
+def test_a_probe_and_an_old_client_need_no_host(shim: str, head: bytes) -> None:
+    with closing(connection(shim)) as line:
+        line.sendall(head + b"\r\n" + b"0\r\n\r\n" * (b"Chunked" in head))
+        received = answer(line)
+
+    assert received.split()[1] == b"200"
 
 
 def test_a_head_within_the_bounds_is_served(shim: str) -> None:

@@ -29,7 +29,13 @@ from contract.events import (
     Vectors,
 )
 from fleet import AsyncClient, Client
-from fleet.client.errors import AnswerRestarted, FleetUnreachable, GaveUpWaiting, JobCancelled
+from fleet.client.errors import (
+    AnswerRestarted,
+    FleetUnreachable,
+    GaveUpWaiting,
+    JobCancelled,
+    NoFleet,
+)
 
 JOB = "0" * 32
 STORY: Sequence[Event] = (
@@ -288,3 +294,17 @@ async def test_the_name_of_a_field_that_is_no_text_is_refused() -> None:
     async with AsyncClient("http://127.0.0.1:1") as fleet:
         with pytest.raises(InvalidRequest, match="the name of a field"):
             await fleet.enqueue(asked)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>hello</html>", b"[]", b"{}", b"null", b'"a"', b"\xff"]
+)
+async def test_what_answers_otherwise_than_a_fleet_is_said_to_be_none(body: bytes) -> None:
+    async with client(lambda _: httpx.Response(200, content=body)) as fleet:
+        for call in (
+            fleet.models(), fleet.jobs(), fleet.job(JOB).view(), fleet.queues(), fleet.limits(),
+            fleet.aliases(), fleet.webhooks.list(), fleet.batches.newest(),
+            fleet.batches.look("batch_1"), fleet.batches.page(1), fleet.remove_backend("b"),
+        ):  # fmt: skip
+            with pytest.raises(NoFleet, match="does not answer as a fleet"):
+                await call

@@ -16,7 +16,7 @@ from fleet.local.redis_server import free_port
 
 @pytest.fixture(autouse=True)
 def nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("FLEET_REDIS_URL", "FLEET_URL", "FLEET_DATA_DIR", "OLLAMA_URL"):
+    for variable in ("FLEET_REDIS_URL", "FLEET_URL", "FLEET_DATA_DIR", "FLEET_PORT", "OLLAMA_URL"):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -55,10 +55,15 @@ async def test_no_fleet_is_only_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.state, "fleet up" in found.fix) == ("note", True)
 
 
-async def test_another_program_in_the_shims_place_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("status", "body"), [(404, b"none"), (200, b""), (200, b"{}")])
+async def test_another_program_in_the_shims_place_is_seen(
+    monkeypatch: pytest.MonkeyPatch, status: int, body: bytes
+) -> None:
     class Other(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_error(404)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -103,10 +108,22 @@ def test_a_taken_port_is_a_note_unless_the_fleet_has_it(monkeypatch: pytest.Monk
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        monkeypatch.setattr(machine, "_PORT", taken.getsockname()[1])
+        number = taken.getsockname()[1]
+        monkeypatch.setenv("FLEET_PORT", str(number))
+        found = machine.port(shim_answers=False)
 
-        assert machine.port(shim_answers=False).state == "note"
+        assert (found.state, found.detail.split()[0]) == ("note", str(number))
         assert machine.port(shim_answers=True).state == "ok"
+
+
+def test_the_port_is_that_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    number = free_port()
+    monkeypatch.setenv("FLEET_PORT", str(number))
+    set_one = machine.port(shim_answers=False).detail
+    monkeypatch.setenv("FLEET_PORT", "0")
+
+    assert set_one == f"{number} on 127.0.0.1 is free for `fleet up`"
+    assert "a free one" in machine.port(shim_answers=False).detail
 
 
 def test_this_machine_runs_the_tests() -> None:

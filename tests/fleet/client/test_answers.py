@@ -6,7 +6,7 @@ from contract.errors import FleetError, JobNotFound, QueueError, QueueFull, Requ
 from contract.events import Cancelled, Failed
 from contract.result import Result
 from fleet.cli.exit_codes import Exit, exit_of
-from fleet.client.error_responses import error_of
+from fleet.client.answers import error_of
 from fleet.client.errors import FleetUnreachable, GaveUpWaiting, NotAuthorised
 from fleet.client.job import raise_job_ended
 

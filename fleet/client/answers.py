@@ -1,12 +1,61 @@
-"""Parses the body of an HTTP error response into an exception. Pure."""
+"""Reads answers of a shim, and the exceptions that its error responses stand for. Pure.
+
+What else answers at its address is said to be no fleet.
+"""
 
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from contract.errors import FleetError, QueueError, RequestError
-from fleet.client.errors import NotAuthorised
+from contract.wire import WireModel, decode
+from fleet.client.errors import NoFleet, NotAuthorised
+
+AnyModel = TypeVar("AnyModel", bound=WireModel)
+_SHOWN: Final = 60
+"""Bytes of an answer that is none of a fleet."""
+
+
+def answer_of(kind: type[AnyModel], body: bytes) -> AnyModel:
+    """The answer as a model; fields of newer shims are left out. Raises NoFleet."""
+    try:
+        return decode(kind, body)
+    except (ValidationError, TypeError) as error:
+        raise _no_fleet(body) from error
+
+
+def fields_of(body: bytes) -> dict[str, Any]:
+    """The answer as a JSON object; raises NoFleet."""
+    try:
+        fields = from_json(body)
+    except ValueError as error:
+        raise _no_fleet(body) from error
+    if not isinstance(fields, dict):
+        raise _no_fleet(body)
+    return fields
+
+
+def listed(kind: type[AnyModel], name: str, body: bytes) -> tuple[AnyModel, ...]:
+    """The list under its name, as in `{"backends": [...]}`; raises NoFleet."""
+    items = fields_of(body).get(name)
+    if not isinstance(items, list):
+        raise _no_fleet(body)
+    try:
+        return tuple(kind.model_validate(item) for item in items)
+    except ValidationError as error:
+        raise _no_fleet(body) from error
+
+
+def _no_fleet(body: bytes) -> NoFleet:
+    begins = body[:_SHOWN].decode("utf-8", "replace").strip()
+    what = f"begins with {begins!r}" if begins else "is empty"
+    return NoFleet(
+        "the address of FLEET_URL (or --url) does not answer as a fleet of this version does: its "
+        f"answer {what}. Is it the address of a shim?"
+    )
 
 
 class ProblemField(BaseModel):

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from contract.events import Usage
 from contract.tenants import Tenant
@@ -65,6 +65,8 @@ class NewBatch(WireModel):
 
 class Batch(NewBatch):
     """A batch's record; times are unix seconds by Redis's clock."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     id: str
     """`batch_` and 32 hexadecimal digits."""

@@ -5,6 +5,7 @@ another process of the fleet may be of a newer version: what this version does n
 out, because a fleet is upgraded one process at a time.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -238,6 +239,20 @@ def must_be_text(value: Any, where: str = "request") -> None:
         for name, inner in inside:
             waiting.append((f"{path}, the name of a field", name))
             waiting.append((f"{path}.{written(name)}", inner))
+
+
+UNREADABLE: Final = (
+    ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
+"""What reading a value raises that the fleet has not written so: of any form, size and depth."""
+
+
+def number(text: str | bytes) -> float:
+    """A stored number; raises ValueError for what is none, or no finite one."""
+    found = float(text)
+    if not math.isfinite(found):
+        raise ValueError("a number is not finite")
+    return found
 
 
 def written(value: object) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 from pydantic import TypeAdapter
+from pydantic_core import from_json
 
 from contract import redis_keys
 from contract.batches import (
@@ -35,7 +36,7 @@ from contract.errors import BatchEnded, KeyReused, QueueFull, UnknownBatch
 from contract.events import COUNTS, Usage
 from contract.result import Status
 from contract.tenants import Tenant
-from contract.wire import encode
+from contract.wire import encode, number
 from relay.connection import Connection, Hash
 from relay.files import Order, ids_from, place_after, stored_name
 from relay.records import id_from_prefix
@@ -82,10 +83,10 @@ def batch_of(fields: Hash) -> Batch:
     text: dict[str, Any] = {name.decode(): value.decode() for name, value in fields.items()}
     for name in _JSON:
         if name in text:
-            text[name] = json.loads(text[name])
-    pending = {name: int(text.get(f"pending_{name}", 0)) for name in _COUNTS}
-    counts = {name: int(text.get(name, 0)) + pending[name] for name in _COUNTS}
-    used = {name: int(text.get(name, 0)) for name in _USED}
+            text[name] = from_json(text[name])
+    pending = {name: int(number(text.get(f"pending_{name}", "0"))) for name in _COUNTS}
+    counts = {name: int(number(text.get(name, "0"))) + pending[name] for name in _COUNTS}
+    used = {name: int(number(text.get(name, "0"))) for name in _USED}
     known = {name: value for name, value in text.items() if name not in _OURS}
     whole = {**known, "counts": Counts(**counts), "usage": Usage(**used)}
     return Batch.model_validate(whole, extra="ignore")

@@ -34,6 +34,7 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from contract.errors import RelayFull, RelayUnavailable
+from contract.wire import UNREADABLE
 from relay.multiplexer import LargeWord, Multiplexer, Reads, failed_at
 from relay.settings import RelaySettings
 from telemetry.relay_observer import RelayObserver
@@ -359,7 +360,7 @@ class Connection:
             yield
         except (BrokenScript, ResponseError) as broken:
             self._damage.error("a script broke, and %s is passed over", what, exc_info=broken)
-        except (DamagedKey, ValueError, LookupError, TypeError) as error:
+        except (DamagedKey, *UNREADABLE) as error:
             self.pass_over(what, error)
 
     async def call(self, call: ScriptCall[T]) -> T:
@@ -394,7 +395,7 @@ class Connection:
     async def _read(self, call: ScriptCall[T], reply: Any) -> T:
         try:
             return call.read(reply)
-        except (ValueError, LookupError, TypeError) as error:
+        except UNREADABLE as error:
             await self._name(call.keys, error)
             raise DamagedKey(_DAMAGED) from error
 

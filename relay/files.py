@@ -13,7 +13,7 @@ from contract import redis_keys
 from contract.batches import FilePage, Purpose, StoredFile
 from contract.errors import FileQuotaFull, RelayFull, StorageUnavailable, UnknownFile
 from contract.tenants import Tenant
-from contract.wire import decode, encode
+from contract.wire import decode, encode, number
 from relay.connection import Argument, Connection, ScriptCall
 from relay.scripts.loader import load
 
@@ -158,7 +158,7 @@ class Files:
         found: dict[str, int] = {}
         for name, size in (reply or {}).items():
             with self._connection.passing_over(redis_keys.FILE_BYTES):
-                found[name.decode()] = int(size)
+                found[name.decode()] = int(number(size))
         return StoredBytes(
             found.pop("all", 0), {name.removeprefix("="): size for name, size in found.items()}
         )
@@ -256,7 +256,7 @@ def _file(answer: Any) -> StoredFile | None:
     json, created_at, expires_at = answer
     if json is None:
         return None
-    times = {"created_at": float(created_at), "expires_at": float(expires_at)}
+    times = {"created_at": number(created_at), "expires_at": number(expires_at)}
     return decode(StoredFile, json).model_copy(update=times)
 
 

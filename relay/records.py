@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from contract import redis_keys
 from contract.errors import AmbiguousId, JobNotFound, JobNotKept, NewerVersion
@@ -24,6 +25,7 @@ from contract.jobs import (
 from contract.requests import Kind, disconnect_policy, disconnect_text
 from contract.result import Status
 from contract.tenants import DEFAULT_TENANT, Tenant
+from contract.wire import UNREADABLE, number
 from relay.compaction.block import RECORD_ID, record_fields
 from relay.connection import Argument, Connection, Hash, ScriptCall
 from relay.multiplexer import LargeWord
@@ -89,7 +91,7 @@ def from_hash(fields: Hash) -> JobRecord:
             f"job {_id_in(fields)} was written by a newer version of the fleet "
             f"({error.errors()[0]['loc'][0]} is not known here): ask a process of that version"
         ) from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise NewerVersion(
             f"the record of job {_id_in(fields)} cannot be read ({type(error).__name__}): it is "
             "damaged, or of a newer version of the fleet"
@@ -106,12 +108,12 @@ def _from_hash(fields: Hash) -> JobRecord:
         for name, value in fields.items()
         if name.decode() in JobRecord.model_fields
     }
-    text["metadata"] = json.loads(text.get("metadata", "{}"))
+    text["metadata"] = from_json(text.get("metadata", "{}"))
     try:
         policy = disconnect_policy(text.get("on_disconnect", "continue"))
     except ValueError:
         policy = "continue"
-    numbers = {name: float(text[name]) for name in _NUMBERS if name in text}
+    numbers = {name: number(text[name]) for name in _NUMBERS if name in text}
     ids = {name: tuple(text[name].split()) for name in _IDS if name in text}
     return JobRecord.model_validate({**text, **numbers, **ids, "on_disconnect": policy})
 
@@ -214,9 +216,9 @@ class Records:
             queue.decode(errors="replace"),
             status.decode(),
             int(attempt),
-            float(created_at),
+            number(created_at),
             None if facts is None else facts.decode(),
-            None if not_before is None else float(not_before),
+            None if not_before is None else number(not_before),
             blocked is not None,
         )
 

@@ -114,13 +114,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture
 def redis_url(redis_server: RedisServer) -> Iterator[str]:
-    """The session's server, empty.
-
-    What processes of the last test have sent and Redis has not read yet is dropped with their
-    connections: it would write after the server was emptied.
-    """
-    for kind in ("normal", "pubsub"):
-        redis_server.say("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+    """The session's server, empty."""
     assert redis_server.say("FLUSHALL") == b"+OK\r\n"
     yield redis_server.url
     redis_server.say("FLUSHALL")

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -40,6 +41,9 @@ class DeliveryTries:
         secrets = await self._store.signing_secrets(receiver.tenant, receiver.webhook)
         url = delivery.url or webhook.url or ""
         result = await self._posted(web, url, delivery, secrets)
+        if delivery.forget and delivery.url is not None:
+            host = urlsplit(delivery.url).hostname or ""
+            result = result._replace(error=result.error.replace(host, "its host"))
         tried = self._outcome(first, result)
         await self._queue.settle(first, tried)
         self._series.count("webhook_tries_total", tried.outcome)

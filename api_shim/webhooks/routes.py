@@ -229,6 +229,12 @@ async def replay(
     chosen = _chosen(await dependencies.deliveries.ended(_receiver(webhook)), wanted)
     if wanted.id is not None and not chosen:
         raise UnknownWebhook(f"there is no delivery {wanted.id} of it that has ended")
+    if wanted.id is not None and not chosen[0].is_whole:
+        raise InvalidRequest(
+            f"{wanted.id}: it cannot be made again: its job has a `retention` of its own, so its "
+            "address or its text was removed when it had ended"
+        )
+    chosen = [each for each in chosen if each.is_whole]
     pushed, dropped = 0, 0
     for receiver, again in _by_receiver(webhook, chosen).items():
         added, left = await dependencies.deliveries.put_again(receiver, again)
@@ -273,7 +279,8 @@ async def _waiting(webhook: Webhook, dependencies: Dependencies) -> list[Deliver
     waiting = await dependencies.deliveries.waiting(receiver, MOST_DELIVERIES)
     _, state, _ = await dependencies.deliveries.view(receiver)
     found = [
-        Delivery(**each.model_dump(exclude={"body"}), state="waiting") for each in reversed(waiting)
+        Delivery(**each.model_dump(exclude={"body", "forget"}), state="waiting")
+        for each in reversed(waiting)
     ]
     if found and state.tries:
         found[-1] = found[-1].model_copy(update={"tries": state.tries, "error": state.error})

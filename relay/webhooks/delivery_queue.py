@@ -251,7 +251,7 @@ def shown(stored: StoredDelivery, fields: Hash, stamp: str) -> Delivery:
     status = fields.get(b"status", b"")
     return Delivery.model_validate(
         {
-            **stored.model_dump(exclude={"body"}),
+            **stored.model_dump(exclude={"body", "forget"}),
             "state": fields.get(b"state", b"failed").decode(errors="replace"),
             "tries": int(fields.get(b"tries", 0)),
             "status": int(status) if status else None,

@@ -61,6 +61,8 @@ class Notice(WireModel):
     code: str | None = None
     message: str | None = None
     """Of the error, or why it was cancelled."""
+    forget: Literal[True] | None = None
+    """Whether its job has a retention of its own: what is told of it is not kept afterwards."""
 
 
 class WebhookEvent(NamedTuple):
@@ -108,6 +110,7 @@ def job_notice(record: JobRecord, last: Event, *, has_refused: bool = False) -> 
         has_refused=has_refused,
         code=failed and failed.code,
         message=last.reason if isinstance(last, Cancelled) else failed and failed.message,
+        forget=None if record.retention_s is None else True,
     )
     return encode(notice)
 

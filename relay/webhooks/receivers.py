@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from contract import redis_keys
 from contract.webhooks.webhook_models import CALLBACKS, EventType, Webhook
@@ -22,6 +22,13 @@ class StoredDelivery(WireModel):
     url: str | None = None
     """Of a receiver that a request has named; None: that of the webhook."""
     body: str
+    forget: Literal[True] | None = None
+    """Whether this address, and an event with an error's text, are removed once it has ended."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it could be made again."""
+        return bool(self.body) and (self.webhook != CALLBACKS or self.url is not None)
 
 
 class Receiver(NamedTuple):
@@ -95,7 +102,7 @@ def routed_to(notice: Notice, at: float, webhooks: Iterable[Webhook]) -> list[Ro
     found = [
         Routed(
             Receiver(notice.tenant, webhook.id, webhook.id),
-            stored_delivery(event, webhook.id),
+            stored_delivery(event, webhook.id, forget=notice.forget),
             why_disabled(webhook),
         )
         for webhook in webhooks
@@ -104,15 +111,22 @@ def routed_to(notice: Notice, at: float, webhooks: Iterable[Webhook]) -> list[Ro
     ]
     if notice.url is not None:
         receiver = Receiver.of_url(notice.tenant, notice.url)
-        found.append(Routed(receiver, stored_delivery(events[-1], CALLBACKS, notice.url)))
+        delivery = stored_delivery(events[-1], CALLBACKS, notice.url, forget=notice.forget)
+        found.append(Routed(receiver, delivery))
     return found
 
 
-def stored_delivery(event: WebhookEvent, webhook: str, url: str | None = None) -> StoredDelivery:
+def stored_delivery(
+    event: WebhookEvent,
+    webhook: str,
+    url: str | None = None,
+    *,
+    forget: Literal[True] | None = None,
+) -> StoredDelivery:
     """The delivery of an event."""
     return StoredDelivery(
         id=event.id, type=event.type, subject=event.subject, at=event.at, webhook=webhook,
-        url=url, body=event.body,
+        url=url, body=event.body, forget=forget,
     )  # fmt: skip
 
 

@@ -59,6 +59,7 @@ if webhook then
         family = webhook, id = id, tenant = tenant or '', status = new_status,
         url = callback_url or nil, kind = kind or '', model = model or nil,
         created_at = created_at, code = said.code, message = said.message or said.reason,
+        forget = retention_s and true or nil,
     }))
     redis.call('PUBLISH', outbox, id)
 end

@@ -1,7 +1,8 @@
 -- Defines what changes the queue of a webhook's receiver, which has a name, `<tenant>/<id>`, and is in
 -- a lane: obstacle(...), why it has no room for one more delivery, '' if it has; push(...), which adds
 -- one; leave(...), which counts those that have left; schedule(...), which says when the receiver is
--- tried next, '' if it has nothing to deliver; keep(...), which lists a delivery that has ended.
+-- tried next, '' if it has nothing to deliver; keep(...), which lists a delivery that has ended, of a
+-- job with a retention of its own without the address that its request named and an error's text.
 -- include shared/time.lua
 local function obstacle(queue, waiting, tenant, most, most_of_tenant)
     if redis.call('XLEN', queue) >= tonumber(most) then
@@ -37,8 +38,17 @@ local function leave(queue, waiting, tenant, left)
     if count(waiting, tenant, -left) <= 0 then redis.call('HDEL', waiting, tenant) end
     if redis.call('XLEN', queue) == 0 then redis.call('DEL', queue) end
 end
+local function without_texts(delivery)
+    if not string.find(delivery, '"forget":true', 1, true) then return delivery end
+    local is_read, fields = pcall(cjson.decode, delivery)
+    if not is_read or type(fields) ~= 'table' or fields.forget ~= true then return delivery end
+    fields.url = nil
+    if fields.type == 'job.failed' or fields.type == 'job.cancelled' then fields.body = '' end
+    return cjson.encode(fields)
+end
 local function keep(deliveries, delivery, state, tries, status, error, most, ttl_s)
-    redis.call('XADD', deliveries, 'MAXLEN', '~', most, '*', 'd', delivery, 'state', state,
+    redis.call('XADD', deliveries, 'MAXLEN', '~', most, '*', 'd',
+               without_texts(delivery), 'state', state,
                'tries', tries, 'status', status, 'error', error)
     redis.call('EXPIRE', deliveries, ttl_s)
 end

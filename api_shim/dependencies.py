@@ -7,6 +7,7 @@ following, http) receive the services they need, and import nothing from here.
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, NamedTuple, Self
 
 from fastapi import Depends, Query, Request
@@ -30,6 +31,7 @@ from api_shim.queue_upkeep import ConfiguredQueues, StandIn
 from api_shim.settings import ShimSettings
 from api_shim.submission.alias_cache import AliasCache
 from api_shim.submission.alias_targets import pools_with_aliases
+from api_shim.submission.receiver_address import check_address
 from api_shim.submission.roster_cache import Pool, RosterCache
 from api_shim.submission.submission import Submission, SubmissionServices
 from contract.tenants import Tenant
@@ -91,8 +93,7 @@ class Dependencies:
         """Build every service; nothing is opened or started yet."""
         self.metrics, self.settings = metrics, settings
         self.connection, self.reader = connection, reader
-        bounds = QueueLimits(settings.webhook_queue, settings.webhook_tenant_queue)
-        self.webhooks, self.deliveries = WebhookStore(connection), DeliveryQueue(connection, bounds)
+        self.webhooks, self.deliveries = _webhooks(connection, settings)
         self.queue, self.records = Queue(connection, self.webhooks.has), Records(connection)
         self.followers = Followers(connection, is_ending=lambda: open_calls.is_shutting_down)
         self.log = Log(connection, reader, self.followers.job_ended)
@@ -137,6 +138,12 @@ class Dependencies:
         """
         found = self.roster.seen_by(caller, every_model=True)[1]
         return pools_with_aliases(found, self.aliases.table, caller, *asked)
+
+
+def _webhooks(connection: Connection, settings: ShimSettings) -> tuple[WebhookStore, DeliveryQueue]:
+    check = partial(check_address, field="callback_url", private=settings.private_webhooks)
+    bounds = QueueLimits(settings.webhook_queue, settings.webhook_tenant_queue)
+    return WebhookStore(connection, check), DeliveryQueue(connection, bounds)
 
 
 def _file_room(settings: ShimSettings, files: Files, storage: Storage) -> FileRoom:

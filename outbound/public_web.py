@@ -44,6 +44,8 @@ _FAILURES: Final = (aiohttp.ClientError, OSError, UnicodeError)
 """What a request fails with; a name that IDNA does not allow is a UnicodeError."""
 _NUMERIC: Final = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+))*\.?", re.IGNORECASE)
 """What the C library reads as an IPv4 address: no name ends in a number (RFC 3696, 2)."""
+_LOOPBACK: Final = ".localhost"
+"""Names below it are this machine, whatever a resolver says (RFC 6761, 6.3)."""
 _LONGEST: Final = 8192
 """Characters of an address."""
 
@@ -107,6 +109,8 @@ def _is_refused_literal(host: str) -> bool:
     try:
         return not is_public(host)
     except ValueError:
+        if f".{host.lower().removesuffix('.')}".endswith(_LOOPBACK):
+            return True
         # A name, whose addresses the resolver judges; but what looks like an IPv4 address (127.1,
         # 2130706433) might be connected to without being resolved.
         return _NUMERIC.fullmatch(host) is not None

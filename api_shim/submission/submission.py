@@ -158,7 +158,7 @@ class Submission:
         request, key = self._preferences.over(request), None
         check_retention(request, self.tenant, self._services.settings)
         if request.callback_url is not None:
-            await self._services.webhooks.demand_callbacks(self.tenant.name)
+            await self._services.webhooks.demand_callbacks(self.tenant.name, request.callback_url)
         if (idempotency_key := self._preferences.idempotency_key) is not None:
             anyway = str(self._enqueue_anyway)
             key = Key.of(self.tenant.name, idempotency_key, request, anyway)

@@ -15,6 +15,7 @@ from api_shim.http.authentication import Caller
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import documented
 from api_shim.native.jobs import json_response
+from api_shim.submission.receiver_address import check_address
 from contract.errors import InvalidRequest, UnknownWebhook
 from contract.webhooks.webhook_models import (
     CALLBACKS,
@@ -32,7 +33,6 @@ from contract.webhooks.webhook_models import (
     WebhookReplay,
     WebhookView,
 )
-from outbound.public_web import AddressRefused, allowed_address
 from relay.webhooks.receivers import Receiver, StoredDelivery
 
 router = APIRouter(prefix="/api/v1/webhooks", tags=["webhooks"], route_class=JsonRoute)
@@ -300,14 +300,7 @@ def _receiver(webhook: Webhook) -> Receiver:
 
 
 def _judge(url: str, dependencies: Dependencies) -> None:
-    """Refuse an address to which nothing will be posted; a name is judged when it is resolved."""
-    try:
-        allowed_address(url, private=dependencies.settings.private_webhooks)
-    except AddressRefused as error:
-        raise InvalidRequest(
-            f"url: {error}; receivers have addresses of the open internet, unless an operator sets "
-            "FLEET_PRIVATE_WEBHOOKS=true"
-        ) from None
+    check_address(url, "url", private=dependencies.settings.private_webhooks)
 
 
 def _issued(webhook: IssuedWebhook, status: Literal[200, 201]) -> Response:

@@ -52,9 +52,15 @@ class StoredWebhooks(NamedTuple):
 class WebhookStore:
     """Reads and changes webhooks; `stored` is a copy a few seconds old."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Nothing is read yet."""
+    def __init__(
+        self, connection: Connection, check_callback: Callable[[str], None] = lambda _url: None
+    ) -> None:
+        """Nothing is read yet.
+
+        `check_callback` raises InvalidRequest for an address of a request that is no receiver.
+        """
         self._connection = connection
+        self._check_callback = check_callback
         self.stored = StoredWebhooks()
         self._refreshed_at = -math.inf
 
@@ -91,11 +97,12 @@ class WebhookStore:
         """Whether a tenant has a webhook of its own, disabled or not."""
         return any(id != CALLBACKS for id in self.of(tenant))
 
-    async def demand_callbacks(self, tenant: str) -> None:
-        """Raise InvalidRequest if what is posted to a request's own address cannot be signed.
+    async def demand_callbacks(self, tenant: str, url: str) -> None:
+        """Raise InvalidRequest if nothing can be posted to a request's own address, or not signed.
 
         Raises RelayUnavailable.
         """
+        self._check_callback(url)
         if CALLBACKS in self.of(tenant):
             return
         await self.refresh()
@@ -110,7 +117,7 @@ class WebhookStore:
     async def is_told(self, tenant: str, callback_url: str | None) -> bool:
         """Whether anybody is told of the end of a batch; raises as `demand_callbacks`."""
         if callback_url is not None:
-            await self.demand_callbacks(tenant)
+            await self.demand_callbacks(tenant, callback_url)
         return callback_url is not None or self.has(tenant)
 
     async def get(self, tenant: str, webhook_id: str) -> Webhook:

@@ -85,6 +85,9 @@ def test_nobody_may_do_what_the_fleet_never_does(
         (("SMEMBERS", "_kombu.binding.celery.pidbox"), {WORKER, ADMIN}),
         (("LLEN", "w@box.celery.pidbox"), {WORKER, ADMIN}),
         (("LPUSH", "box.chat", "x"), {SHIM, WORKER, ADMIN}),
+        (("LPOP", "box.chat"), {SHIM, WORKER, ADMIN}),  # as docs/hardening.md says
+        (("LRANGE", "box.chat", "0", "-1"), {SHIM, WORKER, ADMIN}),
+        (("RPOP", "box.chat"), {WORKER, ADMIN}),
         (("HGETALL", redis_keys.record("1f")), {SHIM, WORKER, ADMIN}),
         (("ZRANGE", redis_keys.recent("a"), "0", "-1"), {SHIM, WORKER, ADMIN}),
         (("PUBLISH", redis_keys.channel("1f"), "x"), {SHIM, WORKER, ADMIN}),

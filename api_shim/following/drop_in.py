@@ -138,7 +138,8 @@ class DropInCall:
         `shim_stopping`), and FleetError.
         """
         answer = Fold()
-        self._long = LongAnswer(self._services.log, record.id, marks)
+        is_brief = record.retention_s is not None
+        self._long = LongAnswer(self._services.log, record.id, marks, is_kept_briefly=is_brief)
         async with self._follower(record):
             pages = self._long.of(self._pages(record))
             reading = _read(pages, answer, on_event, self._answering)

@@ -33,6 +33,8 @@ _repeated = RepeatedWarnings(_log)
 KEPT_BYTES: Final = 2**17
 """Of texts that are passed on as they are: most answers are shorter. The response has them, and is
 held while its client does not read. An event counts as an eighth of its JSON at least."""
+KEPT_BRIEFLY_BYTES: Final = 2**20
+"""The same, if the log is gone soon after the end: a slow client may read for longer."""
 _FRAME_BYTES: Final = 64
 """Of the JSON of an event, about, that is no text."""
 _HEAD: Final = frozenset({"id", "at", "type"})
@@ -50,8 +52,19 @@ class _Run(NamedTuple):
 class LongAnswer:
     """The events of one job as they pass to what builds its response, and that response."""
 
-    def __init__(self, log: Log, job_id: str, kinds: Collection[str] = ("content",)) -> None:
-        """`kinds` are the fields of a delta whose text the response has as it is, as JSON text."""
+    def __init__(
+        self,
+        log: Log,
+        job_id: str,
+        kinds: Collection[str] = ("content",),
+        *,
+        is_kept_briefly: bool = False,
+    ) -> None:
+        """`kinds` are the fields of a delta whose text the response has as it is, as JSON text.
+
+        `is_kept_briefly`: the job has a retention of its own.
+        """
+        self._kept_bytes = KEPT_BRIEFLY_BYTES if is_kept_briefly else KEPT_BYTES
         self._log = log
         self._job_id = job_id
         self._kinds = kinds
@@ -73,10 +86,10 @@ class LongAnswer:
         return [light for frame in frames if (light := self._kept_or_light(frame)) is not None]
 
     def _kept_or_light(self, frame: Frame) -> Frame | None:
-        if self._size_bytes <= KEPT_BYTES:
+        if self._size_bytes <= self._kept_bytes:
             size_bytes = len(frame.body)
             self._size_bytes += max(size_bytes - _FRAME_BYTES, size_bytes // 8)
-        return frame if self._size_bytes <= KEPT_BYTES else self._light(frame)
+        return frame if self._size_bytes <= self._kept_bytes else self._light(frame)
 
     def _light(self, frame: Frame) -> Frame | None:
         """The frame without its text; None if nothing else is in it, and a mark stands for it."""

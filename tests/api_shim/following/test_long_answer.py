@@ -85,6 +85,18 @@ async def test_of_a_long_answer_in_short_fragments_little_text_is_held(redis_url
     assert held_bytes < 140_000
 
 
+async def test_of_a_job_whose_log_goes_soon_more_text_is_held(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        await relay.run(await relay.claim(), *[Delta(content="x" * 1000)] * 900)
+        long, answer = LongAnswer(relay.log, job, is_kept_briefly=True), Fold()
+        async for frames in long.of(relay.log.read(job)):
+            for frame in frames:
+                answer.add_frame(frame)
+
+    assert answer.result.content == "x" * 900_000
+
+
 async def test_a_log_that_goes_meanwhile_is_an_error_and_no_shorter_answer(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -188,7 +188,7 @@ async def silent_callers(at: Scene) -> Outcome:
 _SHORT = {"FLEET_WRITE_TIMEOUT_S": "3"}
 CASES = [
     Case("200 followers that read nothing", unread_events, 120, _SHORT),
-    Case("200 followers of large entries", unread_entries, 100, _SHORT),
+    Case("200 followers of large entries", unread_entries, 120, _SHORT),
     Case("20 readers of a whole answer", unread_whole, 40, _SHORT),
     Case("200 readers of lines that read nothing", unread_lines, 100, _SHORT),
     Case("200 WebSockets that read nothing", unread_sockets, 100, _SHORT),

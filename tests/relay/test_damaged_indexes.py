@@ -10,7 +10,7 @@ import pytest
 from support.relay import Relay, relay_on
 
 from contract import redis_keys
-from contract.errors import DeadlineExceeded, NewerVersion
+from contract.errors import DeadlineExceeded
 from contract.tenants import DEFAULT_TENANT, Tenant
 from relay.batches import BatchStore
 from relay.files import Files
@@ -103,14 +103,3 @@ async def test_usage_is_told_without_a_row_that_is_no_number(redis_url: str) -> 
 
     assert list(rows) == [("good",)]
     assert limits.tenant == "default"
-
-
-@pytest.mark.parametrize("fields", [("f", GARBAGE), ("b", GARBAGE), ("x", "y")], ids=str)
-async def test_a_follower_of_a_damaged_log_is_told_so(
-    redis_url: str, fields: tuple[str, str | bytes]
-) -> None:
-    async with relay_on(redis_url) as relay:
-        job = await relay.enqueue()
-        await relay.connection.command("XADD", redis_keys.log(job), "9-9", *fields)
-        with pytest.raises(NewerVersion, match="cannot be read: it is damaged"):
-            await relay.frames(job)

@@ -21,14 +21,15 @@ from contract.events import (
     Started,
 )
 from contract.result import Fold, Result
+from relay.compaction.follower_turns import in_turn
 from relay.compaction.large_frames import MOST_BYTES, LargeFrames
-from relay.compaction.log_reader import frames_of, read_log
+from relay.compaction.log_reader import frames_of, read_log, size_of
 from relay.connection import Connection
 from relay.subscriber import Subscriber, Subscription, UpcomingJob
 
 
 async def where(
-    connection: Connection, job_id: str, cursor: Cursor
+    connection: Connection, job_id: str, cursor: Cursor, large: LargeFrames
 ) -> Literal["ended", "lost", "open"]:
     """Compare a cursor with a log: it is the end, it is not in the log, or events may follow it.
 
@@ -36,17 +37,19 @@ async def where(
     """
     seen, log = cursor.id, redis_keys.log(job_id)
     started = EventId(seen.attempt, 1)
-    last, there, begun = await connection.pipeline(
-        [
-            ("XREVRANGE", log, "+", "-", "COUNT", 1),
-            ("XRANGE", log, str(seen), "+", "COUNT", 1),
-            ("XRANGE", log, str(started), "+", "COUNT", 1),
-        ]
-    )
-    if not last:
-        raise await _no_log(connection, job_id)
-    damage: list[str] = []
-    read = [frames_of(each, on_damage=damage.append) for each in (last, there, begun)]
+    async with large.few_reads():
+        found = await connection.pipeline(
+            [
+                ("XREVRANGE", log, "+", "-", "COUNT", 1),
+                ("XRANGE", log, str(seen), "+", "COUNT", 1),
+                ("XRANGE", log, str(started), "+", "COUNT", 1),
+            ]
+        )
+        if not found[0]:
+            raise await _no_log(connection, job_id)
+        damage: list[str] = []
+        async with large.decoding(sum(map(size_of, found))):
+            read = [frames_of(each, on_damage=damage.append) for each in found]
     if damage or not read[0]:
         whole = [frame async for frames in read_log(connection, job_id) for frame in frames]
         read = [whole] * 3
@@ -135,7 +138,10 @@ class Log:
 
     async def is_at_its_end(self, job_id: str, cursor: Cursor) -> bool:
         """Whether the cursor is the terminal event; raises JobNotFound, RelayUnavailable."""
-        return await where(self._connection, job_id, cursor) == "ended"
+        return await self._where(job_id, cursor) == "ended"
+
+    async def _where(self, job_id: str, cursor: Cursor) -> Literal["ended", "lost", "open"]:
+        return await where(self._connection, job_id, cursor, self._large)
 
     async def follow(
         self, job_id: str, after: Cursor = _START, *, idle_s: float = 15.0
@@ -152,7 +158,7 @@ class Log:
             while True:
                 subscription.catch_up()
                 if cursor != BEGINNING:
-                    position = await where(self._connection, job_id, Cursor(cursor, nonce))
+                    position = await self._where(job_id, Cursor(cursor, nonce))
                     if position == "ended":
                         return
                     if position == "lost":
@@ -183,7 +189,7 @@ class Log:
         cursor, nonce = _BEFORE_FIRST, None
         subscription = job.subscription
         try:
-            while await subscription.wait(idle_s) and not subscription.behind:
+            while await subscription.wait(idle_s) and not await self._is_behind(subscription):
                 for frames in self._received(job.job_id, subscription, cursor):
                     cursor, nonce = frames[-1].id or cursor, nonce_in(frames) or nonce
                     if frames[-1].is_last:
@@ -208,14 +214,21 @@ class Log:
                 yield frames
                 cursor = frames[-1].id or cursor
         if cursor == BEGINNING:
-            await where(self._connection, job_id, Cursor(cursor))  # raises if there is no such job
+            await self._where(job_id, Cursor(cursor))  # raises if there is no such job
         while await subscription.wait(idle_s):
-            if subscription.behind:
+            if await self._is_behind(subscription):
                 return
             for frames in self._received(job_id, subscription, cursor):
                 cursor = frames[-1].id or cursor
                 yield frames
         yield []
+
+    @staticmethod
+    async def _is_behind(subscription: Subscription) -> bool:
+        """Whether the log is to be read; of followers with much to decode few go on at once."""
+        if subscription.size_bytes > MOST_BYTES:
+            await in_turn()
+        return subscription.behind
 
     def _received(
         self, job_id: str, subscription: Subscription, cursor: EventId
@@ -263,7 +276,7 @@ class Log:
                 found = self._large.decoded(message)
             except ValueError:
                 found = []
-            if not found or not all(frame.is_sound for frame in found if frame.id != BEGINNING):
+            if not found:
                 subscription.fall_behind()
                 break
             received += found

@@ -22,6 +22,7 @@ from contract import sse
 from contract.errors import FleetError
 from contract.events import Frame
 from contract.json_lines import one_line
+from relay.compaction.follower_turns import in_turn
 from telemetry.repeated_warnings import RepeatedWarnings
 
 _log = logging.getLogger(__name__)
@@ -150,6 +151,7 @@ class EventStreamResponse(Response):
                 async for frames in pages:
                     if len(frames) == 1 and len(frames[0].body) > _LARGE_BYTES:
                         for piece in pieces(self._format, frames[0]):
+                            await in_turn()
                             await send_body(send, piece)
                         await send_body(send, b"")
                         continue
@@ -200,9 +202,11 @@ async def send_body(send: Send, data: bytes, *, more: bool = True) -> None:
     """Send a piece of a body, or its end; return from a large one when most of it has left.
 
     The server waits for a client that does not read before it takes the next bytes, not after.
+    Where the operating system takes all of them at once, others have their turn in between.
     """
     if len(data) > PIECE_BYTES:
         for at in range(0, len(data), PIECE_BYTES):
+            await in_turn()
             piece = data[at : at + PIECE_BYTES]
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         data = b""

@@ -18,6 +18,7 @@ from api_shim.native.jobs import JobId, checked_id
 from contract.errors import FleetError
 from contract.events import LAST_WORDS, Cursor
 from contract.jobs import JobRecord
+from relay.compaction.follower_turns import in_turn
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["events"])
 
@@ -35,6 +36,10 @@ LastEventId = Annotated[
         description="Overrides `after`: a browser's EventSource sends the newer id.",
     ),
 ]
+_MESSAGES: Final = 64
+"""Of a WebSocket at once: that many take a millisecond."""
+_LARGE_BYTES: Final = 2**14
+"""Of a message that waits for its turn."""
 _EVENT: Final = {"$ref": "#/components/schemas/Event"}
 _SENT: Final = {
     "type": "object",
@@ -195,5 +200,7 @@ async def _tell(socket: WebSocket, pages: Pages) -> None:
     with suppress(WebSocketDisconnect):
         async with aclosing(pages):
             async for frames in pages:
-                for frame in frames:
+                for at, frame in enumerate(frames, 1):
+                    if at % _MESSAGES == 0 or len(frame.body) > _LARGE_BYTES:
+                        await in_turn()
                     await socket.send_text(frame.body.decode())

@@ -4,6 +4,7 @@ Invariant: a reader that meets garbage goes on behind it, and the log of the pro
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Final, NamedTuple
 
 from contract import redis_keys
@@ -49,6 +50,11 @@ def frames_of(
     return [frame for frame in frames if frame.id is not None and frame.id > after]
 
 
+def size_of(entries: Sequence[Any]) -> int:
+    """The bytes of entries of the stream."""
+    return sum([len(value) for _, fields in entries for value in fields.values()])
+
+
 class _Page(NamedTuple):
     """Some entries of a log: of `_PAGE_BYTES` at most, or one."""
 
@@ -82,19 +88,20 @@ async def read_log(
     What another program has put there is passed over, and the log of this process names it. If the
     terminal event of a job that has ended cannot be read, one that says as much takes its place.
     """
-    key, damage = redis_keys.log(job_id), list[str]()
+    damage: list[str] = []
     read, last, is_last, has_ended = after, after, False, False
     while not is_last:
-        frames = large.after(job_id, last) if large else []
+        frames = await large.after_others(job_id, last) if large else []
         if not frames:
-            page = await connection.call(page_after(job_id, read))
-            is_last, found = page.is_last, frames_of(page.entries, last, damage.append)
-            read = EventId.parse(page.entries[-1][0].decode()) if page.entries else read
-            del page  # a follower may take long to read the frames
+            async with large.reading(job_id, last) if large else nullcontext():
+                page = await connection.call(page_after(job_id, read))
+                is_last, found = page.is_last, await _decoded(page, last, damage.append, large)
+                read = EventId.parse(page.entries[-1][0].decode()) if page.entries else read
+                del page  # a follower may take long to read the frames
+                frames = large.kept(job_id, last, found) if large else found
             if damage:
-                connection.pass_over(key, ValueError(damage[0]))
+                connection.pass_over(redis_keys.log(job_id), ValueError(damage[0]))
                 on_damage()
-            frames = large.kept(job_id, last, found) if large else found
             if len(frames) < len(found):
                 is_last, read = False, last
             del found
@@ -107,6 +114,14 @@ async def read_log(
             end = await _lost_end(connection, job_id, after, read)
             if end is not None:
                 yield [Frame.of(EventId(last.attempt or 1, last.seq + 1), *end)]
+
+
+async def _decoded(
+    page: _Page, after: EventId, on_damage: Callable[[str], None], large: LargeFrames | None
+) -> list[Frame]:
+    """The frames of a page after a cursor."""
+    async with large.decoding(size_of(page.entries)) if large else nullcontext():
+        return frames_of(page.entries, after, on_damage)
 
 
 async def _lost_end(

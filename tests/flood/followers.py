@@ -10,7 +10,7 @@ import httpx
 from support.relay import Relay, chat, relay_on
 from websockets.asyncio.client import connect
 
-from contract.events import Delta, Done
+from contract.events import Delta, Done, Event, Progress
 from flood.heads import all_are, told
 from flood.scene import Case, Outcome, Scene
 from relay.claims import StartedJob
@@ -27,12 +27,15 @@ _PATIENCE_S = 30.0
 _IN_AN_ENTRY = 15
 _UNREAD_CHUNKS = 120
 """More than the buffers of the operating system take."""
+_UNREAD_SMALL = 200_000
 
 
-async def _answer(relay: Relay, claim: StartedJob, chunks: int, *, at_once: int = 1) -> None:
+async def _answer(
+    relay: Relay, claim: StartedJob, chunks: int, *, at_once: int = 1, chunk: Event = _CHUNK
+) -> None:
     """Answer a job with so many chunks, so many of which are one entry of its log."""
     attempt_log = relay.attempt_log(claim)
-    for number, event in enumerate([*[_CHUNK] * chunks, Done()], 1):
+    for number, event in enumerate([*[chunk] * chunks, Done()], 1):
         attempt_log.append(event)
         if number % at_once == 0:
             await attempt_log.flush()
@@ -79,9 +82,17 @@ async def _following(
     before, chunks = await _cut(at), max(_UNREAD_CHUNKS, at.many(800))
     async with relay_on(at.redis.url) as relay:
         job = await _enqueued(relay)
-        await _answer(relay, await _until_claimed(relay, _QUEUE), chunks, at_once=at_once)
-    head = f"GET /api/v1/jobs/{job}{path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"
-    lines = [await _unread(at, head) for _ in range(at.many(count))]
+        await _answer(relay, await until_claimed(relay, _QUEUE), chunks, at_once=at_once)
+    return await _cut_followers(at, _head(job, headers, path), at.many(count), before)
+
+
+def _head(job: str, headers: str = "", path: str = "/events") -> str:
+    return f"GET /api/v1/jobs/{job}{path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"
+
+
+async def _cut_followers(at: Scene, head: str, count: int, before: int) -> Outcome:
+    """Follow and read nothing, until all are cut."""
+    lines = [await _unread(at, head) for _ in range(count)]
     outcome = await _until_cut(at, len(lines), before)
     for line in lines:
         line.close()
@@ -99,6 +110,30 @@ async def unread_lines(at: Scene) -> Outcome:
 async def unread_entries(at: Scene) -> Outcome:
     """Entries of a megabyte, as a worker writes them that is slower than its backend."""
     return await _following(at, "", at_once=_IN_AN_ENTRY)
+
+
+async def unread_messages(at: Scene) -> Outcome:
+    """The same while they are written: a message of a megabyte wakes all followers together."""
+    before, chunks = await _cut(at), max(_UNREAD_CHUNKS, at.many(800))
+    async with relay_on(at.redis.url) as relay:
+        job = await _enqueued(relay)
+        lines = [await _unread(at, _head(job)) for _ in range(at.many(200))]
+        await asyncio.sleep(2 * at.scale)
+        await _answer(relay, await until_claimed(relay, _QUEUE), chunks, at_once=_IN_AN_ENTRY)
+    outcome = await _until_cut(at, len(lines), before)
+    for line in lines:
+        line.close()
+    return outcome
+
+
+async def unread_small(at: Scene) -> Outcome:
+    """Entries of ten thousand small events, each of which is a message of a WebSocket."""
+    before = await _cut(at)
+    async with relay_on(at.redis.url) as relay:
+        job = await _enqueued(relay)
+        claim = await until_claimed(relay, _QUEUE)
+        await _answer(relay, claim, _UNREAD_SMALL, at_once=10_000, chunk=Progress(status="on"))
+    return await _cut_followers(at, _head(job, _UPGRADE), 20, before)
 
 
 async def unread_whole(at: Scene) -> Outcome:
@@ -121,7 +156,7 @@ async def unread_answers(at: Scene) -> Outcome:
     )
     lines = [await _unread(at, head) for _ in range(max(4, at.many(40)))]
     async with relay_on(at.redis.url) as relay, asyncio.TaskGroup() as group:
-        claims = [await _until_claimed(relay) for _ in lines]
+        claims = [await until_claimed(relay) for _ in lines]
         for claim in claims:
             group.create_task(_answer(relay, claim, _UNREAD_CHUNKS))
     outcome = await _until_cut(at, len(lines), before)
@@ -136,7 +171,8 @@ async def _enqueued(relay: Relay) -> str:
     return record.id
 
 
-async def _until_claimed(relay: Relay, queue: str = "scripted.chat") -> StartedJob:
+async def until_claimed(relay: Relay, queue: str = "scripted.chat") -> StartedJob:
+    """The next job of a queue, as a worker gets it."""
     async with asyncio.timeout(_PATIENCE_S):
         while (claim := await relay.start_next(queue, "w1")) is None:
             await asyncio.sleep(0.02)
@@ -153,7 +189,7 @@ async def idle_sockets(at: Scene) -> Outcome:
                 connect(f"{address}/api/v1/jobs/{job}/events", proxy=None)
             )
         await asyncio.sleep(1)
-        await relay.run(await _until_claimed(relay, _QUEUE))
+        await relay.run(await until_claimed(relay, _QUEUE))
     return Outcome(f"{at.many(300)} open", is_kept=True)
 
 
@@ -168,7 +204,7 @@ async def many_followers(at: Scene) -> Outcome:
                 asyncio.create_task(http.get(f"/api/v1/jobs/{job}/events")) for _ in range(count)
             ]
             await asyncio.sleep(2 * at.scale)
-            await relay.run(await _until_claimed(relay, _QUEUE), *[Delta(content="word ")] * 20)
+            await relay.run(await until_claimed(relay, _QUEUE), *[Delta(content="word ")] * 20)
             answers = await asyncio.gather(*following)
     whole = Counter(each.text.count("event: delta") for each in answers)
     return Outcome(told(Counter({f"{n} deltas": c for n, c in whole.items()})), set(whole) == {20})
@@ -189,6 +225,8 @@ _SHORT = {"FLEET_WRITE_TIMEOUT_S": "3"}
 CASES = [
     Case("200 followers that read nothing", unread_events, 120, _SHORT),
     Case("200 followers of large entries", unread_entries, 120, _SHORT),
+    Case("200 followers of large messages", unread_messages, 120, _SHORT),
+    Case("20 WebSockets of small events", unread_small, 40, _SHORT),
     Case("20 readers of a whole answer", unread_whole, 40, _SHORT),
     Case("200 readers of lines that read nothing", unread_lines, 100, _SHORT),
     Case("200 WebSockets that read nothing", unread_sockets, 100, _SHORT),

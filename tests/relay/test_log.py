@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 from support.redis_server import RedisServer
@@ -18,7 +19,7 @@ from contract.events import (
     Frame,
     to_entry,
 )
-from relay.compaction import large_frames
+from relay.compaction import large_frames, log_reader
 from relay.scripts import jobs
 from relay.subscriber import Subscription
 
@@ -297,6 +298,47 @@ async def test_followers_of_a_job_share_its_large_frames(redis_url: str) -> None
 
     assert live[0][0] is live[1][0]
     assert stored[0][0][0] is stored[1][0][0]
+
+
+async def test_readers_that_come_together_read_a_large_entry_once(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[EventId] = []
+    page_after = log_reader.page_after
+
+    def counted(job_id: str, cursor: EventId) -> Any:
+        asked.append(cursor)
+        return page_after(job_id, cursor)
+
+    monkeypatch.setattr(log_reader, "page_after", counted)
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        await relay.run(await relay.claim(), *LARGE)
+
+        async def read() -> list[Frame]:
+            return [frame async for page in relay.log.read(job, EventId(1, 1)) for frame in page]
+
+        logs = await asyncio.gather(*(read() for _ in range(30)))
+
+    assert all([frame.event for frame in log][:-1] == LARGE for log in logs)
+    assert asked.count(EventId(1, 1)) == 1
+
+
+async def test_a_reader_that_is_cancelled_leaves_the_entry_to_others(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        await relay.run(await relay.claim(), *LARGE)
+
+        async def read() -> int:
+            return sum([len(page) async for page in relay.log.read(job, EventId(1, 1))])
+
+        reading = [asyncio.create_task(read()) for _ in range(30)]
+        await asyncio.sleep(0)
+        reading[0].cancel()
+        async with asyncio.timeout(10):
+            counts = await asyncio.gather(*reading[1:])
+
+    assert set(counts) == {len(LARGE) + 1}
 
 
 async def test_the_rest_of_a_large_entry_is_read_again_once_it_is_not_kept(

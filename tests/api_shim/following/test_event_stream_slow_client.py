@@ -55,6 +55,34 @@ async def test_the_last_bytes_wait_for_the_client(
     assert [message.get("more_body") for message in sent] == [None, True, False]
 
 
+async def test_others_have_their_turn_while_a_large_event_leaves_at_once() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def send(_: Any) -> None:
+        """An operating system that takes everything."""
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def large() -> AsyncGenerator[list[Frame]]:
+        for frame in frames(Delta(content="x" * 2**20), Done()):
+            yield [frame]
+
+    response = EventStreamResponse(JOB, large(), SSE, OpenCalls(), nullcontext())
+    async with asyncio.TaskGroup() as group:
+        other = group.create_task(others())
+        await response({"type": "http", "headers": []}, receive, send)
+        other.cancel()
+
+    assert turns > 16
+
+
 class Client:
     """A client that takes so many messages of a response, then nothing."""
 

@@ -25,6 +25,7 @@ from api_shim.following.shutdown import OpenCalls
 from api_shim.http.authentication import Authenticator, Caller, tenant_in
 from api_shim.http.error_hints import hints_for
 from api_shim.http.headers import Preferences, Preferred
+from api_shim.http.json_body import HAS_LARGE_BODY
 from api_shim.overview.fleet_reader import FleetReader
 from api_shim.overview.fleet_watch import FleetWatch
 from api_shim.queue_upkeep import ConfiguredQueues, StandIn
@@ -228,7 +229,8 @@ def drop_in_call(
         hints=hints_for(scope["path"]),
         is_followed=True,
     )
-    return DropInCall(receive, dependencies.following, submission)
+    is_large = HAS_LARGE_BODY in scope.get("state", {})
+    return DropInCall(receive, dependencies.following, submission, has_large_body=is_large)
 
 
 async def _drop_in(request: Request, dependencies: Injected, preferences: Preferred) -> DropInCall:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, StrictBool, ValidationInfo, field_va
 from pydantic_core import PydanticCustomError
 
 from contract.conversations import ConversationKey, ConversationPolicy
-from contract.images import ShownImage
+from contract.images import ShownImage, labelled, normalized
 from contract.requests import Request, Word
 from contract.wire import ClientModel, WireModel
 
@@ -67,6 +67,16 @@ class ImagePart(ClientModel):
 
     type: Literal["image"] = "image"
     image: Annotated[ShownImage, Field(min_length=1)]
+
+    @classmethod
+    def of(cls, image: str) -> "ImagePart":
+        """The part with this image, which is looked at once; raises ValueError with the reason."""
+        return cls.model_construct(image=normalized(image))
+
+    @classmethod
+    def labelled(cls, media_type: str, data: str) -> "ImagePart":
+        """The same for base64 that came beside its type."""
+        return cls.model_construct(image=labelled(media_type, data))
 
 
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]

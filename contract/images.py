@@ -2,6 +2,7 @@
 
 import base64
 import re
+from collections.abc import Iterable
 from string import ascii_letters, digits
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -12,9 +13,12 @@ from contract.models import ModelName
 from contract.requests import Request
 
 _SCHEME: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*):")
-_DIGITS: Final = (ascii_letters + digits + "+/-_").encode()
+_PLAIN: Final = (ascii_letters + digits + "+/").encode()
+_DIGITS: Final = _PLAIN + b"-_"
 _MOST_PADDING: Final = 2
 _CONTROL: Final = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
+_SLICE_CHARS: Final = 2**20
+"""Of an image, looked at in one go: other threads run in between."""
 _IN_NO_HOST: Final = re.compile(r"[\s%<>^|\\\"`{}]")
 LONGEST_ADDRESS: Final = 8192
 """Characters of an image's http or https URL."""
@@ -45,14 +49,19 @@ def normalized(image: str) -> str:
     """
     found = _SCHEME.match(image)
     if found is None:
-        return _base64(image)
+        return image if _is_plain(image, 0) else "".join(_digits(image, 0))
     scheme = found.group(1).lower()
-    rest = image[found.end() :]
     if scheme == "data":
-        return _data_url(rest)
+        return _data_url(image, found.end())
     if scheme not in {"http", "https"}:
         raise ValueError(f"{scheme[:20]} URLs are not fetched: {_INSTEAD}")
-    return _address(f"{scheme}:{rest.rstrip()}")
+    return _address(f"{scheme}:{image[found.end() :].rstrip()}")
+
+
+def labelled(media_type: str, data: str) -> str:
+    """The data URL of base64 that came beside its type; raises ValueError with the reason."""
+    _demand_picture(f"{media_type};base64")
+    return _joined(_digits(data, 0))
 
 
 def mime_type(data: str) -> str:
@@ -82,36 +91,94 @@ def inline_only(image: str) -> str:
     return found
 
 
-def _data_url(rest: str) -> str:
-    head, comma, _ = rest[:_HEAD].partition(",")
+def _data_url(image: str, begin: int) -> str:
+    """`begin` is behind the scheme."""
+    head, comma, _ = image[begin : begin + _HEAD].partition(",")
+    if not comma:
+        raise ValueError(_LOOKS)
+    _demand_picture(head)
+    data = begin + len(head) + 1
+    if _is_plain(image, data) and image.startswith(_prefix(image[data : data + _HEAD_DIGITS])):
+        return image  # without a copy
+    return _joined(_digits(image, data))
+
+
+def _demand_picture(head: str) -> None:
+    """Raise ValueError unless the head of a data URL tells of base64 of a picture."""
     media = head.lower()
-    if not comma or not media.endswith("base64"):
+    if not media.endswith("base64"):
         raise ValueError(_LOOKS)
     if not media.startswith(("image/", "application/octet-stream", ";")):
         raise ValueError(f"{media.partition(';')[0][:40]} is no image: {_LOOKS}")
-    data = _base64(rest[len(head) + 1 :])
-    return f"data:{mime_type(data)};base64,{data}"
 
 
-def _base64(text: str) -> str:
-    """The text as plain base64: one line, padded, of the usual alphabet.
+def _joined(parts: list[str]) -> str:
+    """The data URL of an image."""
+    return "".join([_prefix(_start(parts)), *parts])
+
+
+def _prefix(data: str) -> str:
+    return f"data:{mime_type(data)};base64,"
+
+
+def _start(parts: Iterable[str]) -> str:
+    """The first digits, which tell what it is."""
+    start = ""
+    for part in parts:
+        start += part[:_HEAD_DIGITS]
+        if len(start) >= _HEAD_DIGITS:
+            break
+    return start[:_HEAD_DIGITS]
+
+
+def _digits(text: str, begin: int) -> list[str]:
+    """The text from a place on as plain base64, in parts: one line, padded, the usual alphabet.
 
     Only its beginning is decoded. Raises ValueError unless it is base64 of a known image format.
     """
-    joined = "".join(text.split())
-    found = joined.rstrip("=")
-    padding = len(joined) - len(found)
-    # Not a pattern: it has the interpreter to itself until it has read megabytes.
-    if not found or not found.isascii() or found.encode().translate(None, _DIGITS):
+    parts: list[str] = []
+    count = padding = 0
+    for at in range(begin, len(text), _SLICE_CHARS):
+        part = "".join(text[at : at + _SLICE_CHARS].split())
+        digits = part.rstrip("=")
+        if (padding and digits) or not _are_digits(digits):
+            raise ValueError(f"it is neither base64 nor a URL: {_INSTEAD}")
+        padding += len(part) - len(digits)
+        count += len(digits)
+        parts.append(digits.replace("-", "+").replace("_", "/"))
+    if not count:
         raise ValueError(f"it is neither base64 nor a URL: {_INSTEAD}")
-    found = found.replace("-", "+").replace("_", "/")
-    missing = -len(found) % 4
+    missing = -count % 4
     if padding not in {0, missing} or missing > _MOST_PADDING:
         raise ValueError(f"it is base64 of a wrong length: {_INSTEAD}")
-    plain = found + "=" * missing
-    if not _FORMATS.match(base64.b64decode(plain[:_HEAD_DIGITS])):
+    parts.append("=" * missing)
+    _demand_format(_start(parts))
+    return parts
+
+
+def _is_plain(text: str, begin: int) -> bool:
+    """Whether the text from a place on is what `_digits` would make of it.
+
+    Raises ValueError unless it is of a known image format.
+    """
+    if len(text) == begin or (len(text) - begin) % 4:
+        return False
+    end = len(text) - (2 if text.endswith("==") else text.endswith("="))
+    slices = (text[at : min(at + _SLICE_CHARS, end)] for at in range(begin, end, _SLICE_CHARS))
+    if not all(_are_digits(each, _PLAIN) for each in slices):
+        return False
+    _demand_format(text[begin : begin + _HEAD_DIGITS])
+    return True
+
+
+def _demand_format(start: str) -> None:
+    if not _FORMATS.match(base64.b64decode(start)):
         raise ValueError(f"it is no PNG, JPEG, GIF, WebP or BMP image: {_INSTEAD}")
-    return plain
+
+
+def _are_digits(text: str, which: bytes = _DIGITS) -> bool:
+    # Not a pattern: it has the interpreter to itself until it has read megabytes.
+    return text.isascii() and not text.encode().translate(None, which)
 
 
 def _address(url: str) -> str:

@@ -20,7 +20,7 @@ from api_shim.following.job_refusals import restarted
 from api_shim.following.long_answer import LongAnswer
 from api_shim.following.token_counts import TokenCount
 from api_shim.http.head import is_head
-from api_shim.http.json_body import JsonRoute
+from api_shim.http.json_body import JsonRoute, let_go
 from api_shim.http.problems import problem_of
 from api_shim.submission.selection import without_effort
 from contract.events import BEGINNING, Cursor, EventId
@@ -95,7 +95,8 @@ async def create(
 ) -> Response:
     """Continue a conversation: as a whole, or as a stream of events."""
     call, store, betas = message
-    translated = to_request(body, betas, await store.earlier(body.thread))
+    earlier = await store.earlier(body.thread)
+    translated = await call.translated(to_request, body, betas, earlier)
     chat = translated.request
     call.add_ignored(translated.left_out)
     if translated.may_not_think:
@@ -110,6 +111,8 @@ async def create(
             known_reset = (await store.replay(StoredMessage(record, chat))).last_reset
         events = MessageEvents(facts, last_reset=known_reset)
         return call.stream(record, events, events.split_frames, shows_position=True)
+    let_go(body, "messages", "system")
+    del chat, translated, earlier
     builder = MessageBuilder(facts)
     await call.result(record, builder.add, marks=("content",))
     return call.whole(_json(builder.message, call.headers))
@@ -127,7 +130,7 @@ async def count_tokens(
     dependencies: Injected,
 ) -> Response:
     """Count the tokens of a prompt: by the model's backend, else as an estimate."""
-    chat, left_out = to_counted(body)
+    chat, left_out = await call.translated(to_counted, body)
     call.add_ignored(left_out)
     await dependencies.roster.recent()
     fleet = dependencies.listed(call.caller, chat.model)

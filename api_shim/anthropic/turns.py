@@ -20,7 +20,6 @@ from api_shim.anthropic.message_body import (
 )
 from api_shim.anthropic.signatures import facts_in, redacted_detail, thinking_detail
 from contract.chat import DETAILS, ImagePart, Message, Part, TextPart, ToolCall
-from contract.images import normalized
 from contract.json_lines import json_line
 
 _BILLING: Final = "x-anthropic-billing-header:"
@@ -313,17 +312,16 @@ def _call(field: str, block: BlockBody) -> ToolCall:
 
 
 def _image(field: str, source: SourceBody | str | None) -> ImagePart:
-    match source:
-        case SourceBody(type="base64", data=str(data)):
-            image = f"data:{source.media_type or 'image/png'};base64,{data}"
-        case SourceBody(type="url", url=str(url)):
-            image = url
-        case _:
-            raise unsupported_field(
-                field, "images are sent as base64 or url; files are not stored for messages"
-            )
     try:
-        return ImagePart(image=normalized(image))
+        match source:
+            case SourceBody(type="base64", data=str(data)):
+                return ImagePart.labelled(source.media_type or "image/png", data)
+            case SourceBody(type="url", url=str(url)):
+                return ImagePart.of(url)
+            case _:
+                raise unsupported_field(
+                    field, "images are sent as base64 or url; files are not stored for messages"
+                )
     except ValueError as error:
         raise invalid_field(field, str(error)) from None
 

@@ -350,7 +350,7 @@ class BatchRun:
         """Give a row its result; returns whether that is the code."""
         if exists:
             record = await self._dependencies.queue.cancel(job_id, by="batch", reason=code)
-            in_flight = self._window.in_flight_row(row, job_id)
+            in_flight = await self._window.in_flight_row(row, job_id)
             if record.status in LAST_WORDS and record.status != "cancelled" and in_flight:
                 await self._parts.add(await self._window.answer(job_id, in_flight), job_id)
                 return False

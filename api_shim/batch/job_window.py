@@ -6,6 +6,7 @@ driver that resumes a batch finds the jobs of the previous one, and no row runs 
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
@@ -15,9 +16,11 @@ from starlette.exceptions import HTTPException
 from api_shim.batch.lines import PendingRow
 from api_shim.batch.parts import RowResult, failed_row, job_failed, succeeded
 from api_shim.batch.supported_endpoints import ENDPOINTS, BatchJob, BatchRequest, RenderBody
+from api_shim.bodies.json_scan import LARGE_BYTES
 from api_shim.dependencies import Dependencies
 from api_shim.http.error_hints import hints_for
 from api_shim.http.headers import Preferences
+from api_shim.http.json_body import made_of_large
 from api_shim.http.problems import Refusal
 from api_shim.submission.selection import without_effort
 from api_shim.submission.submission import Submission, stored
@@ -95,7 +98,7 @@ class JobWindow:
         job_id = job_id_of(self._batch.id, waiting.number)
         custom_id = waiting.row.custom_id
         try:
-            parsed = self._parse(waiting, job_id)
+            parsed = await self._parse(waiting, job_id)
             request = parsed.request
             if parsed.may_not_think and isinstance(request, ChatRequest):
                 await self._dependencies.roster.recent()
@@ -120,8 +123,8 @@ class JobWindow:
         )
         return None
 
-    def _parse(self, waiting: PendingRow, job_id: str) -> BatchRequest:
-        parsed = self._read(waiting.row.body, self._job(job_id))
+    async def _parse(self, waiting: PendingRow, job_id: str) -> BatchRequest:
+        parsed = await self._parsed(waiting, job_id)
         request = parsed.request.model_copy(
             update={
                 "backend": self._batch.backend or parsed.request.backend,
@@ -134,6 +137,10 @@ class JobWindow:
             }
         )
         return parsed._replace(request=request)
+
+    async def _parsed(self, waiting: PendingRow, job_id: str) -> BatchRequest:
+        read = partial(self._read, waiting.row.body, self._job(job_id))
+        return await made_of_large(read) if waiting.size_bytes > LARGE_BYTES else read()
 
     def _job(self, job_id: str) -> BatchJob:
         return BatchJob(job_id, int(self._dependencies.connection.now()))
@@ -205,10 +212,10 @@ class JobWindow:
         is_alias = record is not None and record.alias is not None
         return {**body, "model": record.model} if record and is_alias else body
 
-    def in_flight_row(self, waiting: PendingRow, job_id: str) -> InFlightRow | None:
+    async def in_flight_row(self, waiting: PendingRow, job_id: str) -> InFlightRow | None:
         """A row that an earlier driver enqueued; None if its body is invalid."""
         try:
-            parsed = self._read(waiting.row.body, self._job(job_id))
+            parsed = await self._parsed(waiting, job_id)
         except (FleetError, ValidationError, HTTPException):
             return None
         return InFlightRow(waiting.number, waiting.row.custom_id, parsed.render, parsed.left_out)

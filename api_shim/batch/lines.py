@@ -3,13 +3,15 @@
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from api_shim.bodies.json_scan import TooMuch, demand_bounds
+from api_shim.bodies.json_scan import LARGE_BYTES, TooMuch, demand_bounds
 from api_shim.bodies.large_json import parse_large
+from api_shim.http.json_body import made_of_large
 from contract.batches import CustomId, LineError
 
 _MARK: Final = b"\xef\xbb\xbf"
@@ -154,12 +156,17 @@ class RowReader:
             line = await self._next()
             if line is None:
                 break
-            row = parse_row(line, self._max_line_bytes)
+            row = await self._parsed(line)
             if not isinstance(row, LineError):
                 self._push(PendingRow(line.row, row, len(line.text or b"")))
         found = [self._ahead.popleft() for _ in range(min(most, len(self._ahead)))]
         self._ahead_bytes -= sum(each.size_bytes for each in found)
         return found
+
+    async def _parsed(self, line: InputLine) -> InputRow | LineError:
+        if len(line.text or b"") <= LARGE_BYTES:
+            return parse_row(line, self._max_line_bytes)
+        return await made_of_large(partial(parse_row, line, self._max_line_bytes))
 
     def put_back(self, rows: list[PendingRow]) -> None:
         """Accept back deferred rows; others, perhaps for another model, are taken before them."""

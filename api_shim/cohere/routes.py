@@ -102,7 +102,7 @@ async def embed(
     call: DropIn,
 ) -> Response:
     """Turn texts into vectors of one or more types."""
-    request = to_embed(body)
+    request = await call.translated(to_embed, body)
     record = await call.submit(request, body)
     result = await call.result(record)
     pieces = embed_pieces(record.id, request, body.embedding_types, result)
@@ -118,7 +118,7 @@ async def _unhurried(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
 
 
 async def _reranked(body: RerankBody, call: DropInCall) -> Response:
-    record = await call.submit(to_rerank(body), body)
+    record = await call.submit(await call.translated(to_rerank, body), body)
     documents = body.documents if body.return_documents else None
     result = await call.result(record)
     created, model = int(record.created_at), record.model or ""
@@ -126,7 +126,7 @@ async def _reranked(body: RerankBody, call: DropInCall) -> Response:
 
 
 async def _scored(body: ScoreBody, call: DropInCall) -> Response:
-    record = await call.submit(to_score(body), body)
+    record = await call.submit(await call.translated(to_score, body), body)
     result = await call.result(record)
     created, model = int(record.created_at), record.model or ""
     return _json(score_response(record.id, created, model, result), call)

@@ -12,7 +12,7 @@ A surface is a view of jobs. It translates its request into the contract's, subm
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive
@@ -23,6 +23,7 @@ from api_shim.following.job_refusals import refusal_of, stopping
 from api_shim.following.long_answer import LongAnswer
 from api_shim.following.queue_position import Pages, QueuePositions
 from api_shim.following.shutdown import CallEnding, OpenCalls
+from api_shim.http.json_body import made_of_large
 from api_shim.http.problems import Refusal
 from api_shim.submission.caller_rights import without_lease
 from api_shim.submission.ignored_fields import HEADER, LenientModel, header_value, ignored
@@ -36,6 +37,8 @@ from contract.tenants import Tenant
 from relay.followers import Follower, Followers
 from relay.log import Log
 
+Given = ParamSpec("Given")
+Translated = TypeVar("Translated")
 _OF_A_MODEL: Final = frozenset({"task"})
 """Features that depend on the model: only the result says whether they were ignored."""
 _NO_GRACE_S: Final = 0.0
@@ -61,9 +64,15 @@ class DropInCall:
     """One call of a drop-in surface."""
 
     def __init__(
-        self, receive: Receive, services: FollowingServices, submission: Submission
+        self,
+        receive: Receive,
+        services: FollowingServices,
+        submission: Submission,
+        *,
+        has_large_body: bool = False,
     ) -> None:
         """Nothing is submitted yet; `receive` is the client's."""
+        self._has_large_body = has_large_body
         self._receive = receive
         self._services = services
         self._submission = submission
@@ -87,6 +96,17 @@ class DropInCall:
         self._ignored += names
         if self._ignored:
             self._submission.headers[HEADER] = header_value(self._ignored)
+
+    async def translated(
+        self, translate: Callable[Given, Translated], *args: Given.args, **more: Given.kwargs
+    ) -> Translated:
+        """What a translator makes of the body; a large one is no work for the event loop.
+
+        Raises what the translator raises.
+        """
+        if not self._has_large_body:
+            return translate(*args, **more)
+        return await made_of_large(partial(translate, *args, **more))
 
     async def submit(self, request: AnyRequest, body: LenientModel | None = None) -> JobRecord:
         """Submit a job; it is cancelled if the client disconnects, unless request or header differ.

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from pydantic_core import from_json
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -239,6 +240,8 @@ def _too_slow() -> Refusal:
 
 
 Read = TypeVar("Read")
+HAS_LARGE_BODY: Final = "has_large_body"
+"""True in the state of a call whose body was read in a thread."""
 _LARGE: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large-bodies")
 """One at a time: together they would need as much memory as there are threads."""
 
@@ -251,6 +254,21 @@ async def read_body(held: list[bytes], read: Callable[[list[bytes]], Read]) -> R
     if len(held[0]) <= LARGE_BYTES:
         return read(held)
     return await asyncio.get_running_loop().run_in_executor(_LARGE, read, held)
+
+
+async def made_of_large(make: Callable[[], Read]) -> Read:
+    """What is made of what a large body held, in the thread in which it was read."""
+    return await asyncio.get_running_loop().run_in_executor(_LARGE, make)
+
+
+def let_go(body: BaseModel, *fields: str) -> None:
+    """Empty these fields of a body, which FastAPI holds until its response is there.
+
+    A call that waits for its job would hold what it has sent, and hundreds may wait.
+    """
+    for name in fields:
+        if name in body.__dict__:
+            body.__dict__[name] = None
 
 
 async def take_body(request: Request) -> list[bytes]:
@@ -323,6 +341,7 @@ class _StrictRequest(Request):
         """
         if len(await self.body()) > LARGE_BYTES:
             held, self._body = [self._body], b"{}"
+            self.scope.setdefault("state", {})[HAS_LARGE_BODY] = True
             self._value = await read_body(held, lambda held: validate_json(parse_held(held), route))
 
 

@@ -25,7 +25,6 @@ from contract.chat import (
     ToolCall,
 )
 from contract.errors import InvalidRequest, ServerFault
-from contract.images import normalized
 from contract.json_lines import json_line
 from contract.requests import Word
 
@@ -125,7 +124,7 @@ def content(
     parts: list[Part] = [TextPart(text=text)] if text else []
     for at, image in enumerate(sent):
         try:
-            parts.append(ImagePart(image=normalized(image)))
+            parts.append(ImagePart.of(image))
         except ValueError as error:
             raise InvalidRequest(f"{where}.{at}: {error}") from None
     return tuple(parts)

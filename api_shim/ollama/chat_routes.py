@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body, Response
 
 from api_shim.dependencies import Dependencies, DropIn, Injected
 from api_shim.following.drop_in import DropInCall
+from api_shim.http.json_body import let_go
 from api_shim.ollama import chat_request, embed, schemas
 from api_shim.ollama.chat_request import GenerateBody, Generation, OllamaChatBody
 from api_shim.ollama.chat_response import (
@@ -54,7 +55,8 @@ async def post_chat(
     dependencies: Injected,
 ) -> Response:
     """Continue a conversation; without messages, load the model, or unload it (keep_alive 0)."""
-    return await _generate(body, chat_request.chat_to_job(body), CHAT, call, dependencies)
+    job = call.translated(chat_request.chat_to_job, body)
+    return await _generate(body, await job, CHAT, call, dependencies)
 
 
 @router.post(
@@ -69,7 +71,8 @@ async def post_generate(
     dependencies: Injected,
 ) -> Response:
     """Continue a prompt; without one, load the model, or unload it (keep_alive 0)."""
-    return await _generate(body, chat_request.generate_to_job(body), GENERATE, call, dependencies)
+    job = call.translated(chat_request.generate_to_job, body)
+    return await _generate(body, await job, GENERATE, call, dependencies)
 
 
 async def _generate(
@@ -87,6 +90,8 @@ async def _generate(
     record = await call.submit(job, body)
     if body.is_streamed:
         return call.stream(record, ChatResponseLines(model, shape))
+    let_go(body, "messages", "prompt", "images")
+    del job
     result = await call.result(record, marks=("content", "thinking"))
     return call.whole(json(response_body(model, shape, result), call))
 
@@ -125,7 +130,7 @@ async def post_embed(
     dependencies: Injected,
 ) -> Response:
     """Embed texts as vectors of length 1; without texts, load the model."""
-    job = embed.to_embed_job(body)
+    job = await call.translated(embed.to_embed_job, body)
     if isinstance(job, LoadRequest | UnloadRequest):
         await _load_or_unload(job, body, call, dependencies)
         return json(embed.embed_response(body.model_name, None), call)
@@ -146,7 +151,7 @@ async def post_embeddings(
     dependencies: Injected,
 ) -> Response:
     """Embed one text; the older form of /api/embed."""
-    job = embed.to_embed_job(body)
+    job = await call.translated(embed.to_embed_job, body)
     if isinstance(job, LoadRequest | UnloadRequest):
         await _load_or_unload(job, body, call, dependencies)
         return json(embed.embeddings_response(None), call)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body, Response
 from fastapi.responses import StreamingResponse
 
 from api_shim.dependencies import DropIn
-from api_shim.http.json_body import JsonRoute
+from api_shim.http.json_body import JsonRoute, let_go
 from api_shim.openai import chat_response, completions, embeddings, schemas
 from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.completions import CompletionBody, echoed_prompt, to_completion
@@ -41,7 +41,8 @@ async def chat(
     call: DropIn,
 ) -> Response:
     """Continue a conversation."""
-    record = await call.submit(to_chat(body), body)
+    record = await call.submit(await call.translated(to_chat, body), body)
+    let_go(body, "messages")
     head = ResponseHead.of(record)
     if body.stream:
         chunks = chat_response.ChatChunks(head, with_usage=body.with_usage)
@@ -62,8 +63,9 @@ async def completion(
     call: DropIn,
 ) -> Response:
     """Continue raw text, without a chat template."""
-    record = await call.submit(to_completion(body), body)
+    record = await call.submit(await call.translated(to_completion, body), body)
     head, echo = ResponseHead.of(record), echoed_prompt(body)
+    let_go(body, "prompt")
     if body.stream:
         chunks = completions.CompletionChunks(head, with_usage=body.with_usage, echoed_prompt=echo)
         return call.stream(record, chunks)
@@ -83,7 +85,7 @@ async def embed(
     call: DropIn,
 ) -> Response:
     """Turn texts into vectors."""
-    record = await call.submit(embeddings.to_embed(body), body)
+    record = await call.submit(await call.translated(embeddings.to_embed, body), body)
     result = await call.result(record)
     pieces = embeddings.pieces(ResponseHead.of(call.answered(record)), result, body.encoding_format)
     head = response_headers(call.headers)

@@ -11,7 +11,7 @@ from starlette.datastructures import FormData, UploadFile
 from api_shim.dependencies import DropIn
 from api_shim.following.drop_in import DropInCall
 from api_shim.http.forms import MULTIPART, open_form
-from api_shim.http.json_body import JsonRoute
+from api_shim.http.json_body import JsonRoute, made_of_large
 from api_shim.openai import images, schemas
 from api_shim.openai.images import Family, ImageBody, ImageEvents, to_image
 from api_shim.openai.request_fields import invalid_field, unsupported_field
@@ -84,10 +84,9 @@ async def edit(request: Request, call: DropIn) -> Response:
             raise unsupported_field("image", "several images are not supported: send one")
         if not images:
             raise invalid_field("image", "required: a file")
-        masks = [await _read(mask) for mask in _files(form, "mask")]
-        image_request = to_image(
-            body, image=await _read(images[0]), mask=masks[0] if masks else None
-        )
+        masks = [await mask.read() for mask in _files(form, "mask")]
+        image = await images[0].read()
+        image_request = await made_of_large(lambda: _with_files(body, image, masks))
         files = [name for name, value in form.multi_items() if isinstance(value, UploadFile)]
         call.add_ignored(name for name in files if name not in _FILES)
     return await _made(call, body, image_request, "image_edit")
@@ -97,5 +96,10 @@ def _files(form: FormData, name: str) -> list[UploadFile]:
     return [each for each in form.getlist(name) if isinstance(each, UploadFile)]
 
 
-async def _read(file: UploadFile) -> str:
-    return base64.b64encode(await file.read()).decode()
+def _with_files(body: ImageBody, image: bytes, masks: list[bytes]) -> ImageRequest:
+    mask = _base64(masks[0]) if masks else None
+    return to_image(body, image=_base64(image), mask=mask)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

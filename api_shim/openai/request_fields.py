@@ -13,7 +13,6 @@ from api_shim.http.problems import FieldError, Refusal, message_of
 from api_shim.submission.ignored_fields import LenientModel
 from contract.chat import ImagePart
 from contract.errors import FleetError, InvalidRequest, NotSupported
-from contract.images import normalized
 from contract.requests import LONGEST_METADATA, MOST_METADATA, Metadata, Priority, Request, Word
 from contract.webhooks.webhook_models import checked_url
 
@@ -94,7 +93,7 @@ def invalid_field(
 def image_part(field: str, image: str) -> ImagePart:
     """An image of a message; raises Refusal if it is invalid."""
     try:
-        return ImagePart(image=normalized(image))
+        return ImagePart.of(image)
     except ValueError as error:
         raise invalid_field(field, str(error)) from None
 

@@ -4,6 +4,7 @@ Every surface (native, OpenAI, Ollama, batches) submits here, so that backend, h
 Idempotency-Key mean the same on all of them.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -27,6 +28,7 @@ from api_shim.submission.caller_rights import (
 from api_shim.submission.roster_cache import Pool, RosterCache
 from api_shim.submission.selection import choose, depends_on_loads
 from contract.aliases.parameters import ALIASED, with_target
+from contract.cost import cost_of
 from contract.errors import (
     BudgetSpent,
     FleetError,
@@ -43,6 +45,7 @@ from contract.redis_keys import backend_of, queue_name
 from contract.requests import LONGEST_DEADLINE_S, OnNoWorker, Route
 from contract.roster import QueueView
 from contract.tenants import Tenant
+from relay.admission.new_job import may_be_large
 from relay.admission.retention import check_retention
 from relay.followers import Followers
 from relay.idempotency import Hold, Idempotency, Key, hold_of
@@ -161,7 +164,9 @@ class Submission:
             await self._services.webhooks.demand_callbacks(self.tenant.name, request.callback_url)
         if (idempotency_key := self._preferences.idempotency_key) is not None:
             anyway = str(self._enqueue_anyway)
-            key = Key.of(self.tenant.name, idempotency_key, request, anyway)
+            made = partial(Key.of, self.tenant.name, idempotency_key, request, anyway)
+            is_large = may_be_large(request, cost_of(request))
+            key = await asyncio.to_thread(made) if is_large else made()
         try:
             placed = await self.place(request)
         except Refusal:

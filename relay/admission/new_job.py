@@ -9,13 +9,14 @@ from typing import Final
 
 from contract import redis_keys
 from contract.aliases.parameters import applied
-from contract.chat import ChatRequest
+from contract.chat import ChatRequest, CountRequest
 from contract.conversations import turn_of
 from contract.cost import Cost, cost_of
 from contract.errors import InvalidRequest
 from contract.events import Queued
-from contract.images import inline_bytes
+from contract.images import ImageRequest, inline_bytes
 from contract.jobs import AnyRequest, JobRecord
+from contract.models import CreateRequest
 from contract.tenants import DEFAULT_TENANT, Tenant
 from contract.wire import VERSION, encode, encode_large
 from relay.admission.retention import kept_s
@@ -33,6 +34,8 @@ FIRST_FOLLOW_S: Final = 15.0
 """Seconds that the first follower has at least: a short lease cancels no job of a slow client."""
 _LARGE_TOKENS: Final = 2**16
 """Requests that are estimated at fewer hold no large text."""
+_LARGE_IMAGES: Final = 2**18
+"""The same in characters of images, and of texts that are not estimated."""
 
 
 def check_images(request: AnyRequest, settings: RelaySettings) -> None:
@@ -124,12 +127,27 @@ async def new_job(
         _new_job, record, request, tenant, settings, follower, obstacle=obstacle,
         is_needed=is_needed, now=now, cost=cost,
     )  # fmt: skip
-    return await asyncio.to_thread(make) if cost.tokens >= _LARGE_TOKENS else make()
+    return await asyncio.to_thread(make) if may_be_large(request, cost) else make()
 
 
-def _may_be_large(cost: Cost) -> bool:
-    """Whether it is worth looking for a large text in the request."""
-    return cost.tokens >= _LARGE_TOKENS or cost.tokens == 0
+def may_be_large(request: AnyRequest, cost: Cost) -> bool:
+    """Whether the request may hold a large text or image."""
+    match request:
+        case ChatRequest():
+            images = (image for message in request.messages for image in message.images)
+            return cost.tokens >= _LARGE_TOKENS or sum(map(len, images)) >= _LARGE_IMAGES
+        case CountRequest():
+            sizes = (
+                len(message.text) + sum(map(len, message.images)) for message in request.messages
+            )
+            return sum(sizes) >= _LARGE_IMAGES
+        case ImageRequest():
+            sizes = (len(each or "") for each in (request.prompt, request.image, request.mask))
+            return sum(sizes) >= _LARGE_IMAGES
+        case CreateRequest():
+            return True
+        case _:
+            return cost.tokens >= _LARGE_TOKENS
 
 
 def _new_job(
@@ -148,7 +166,7 @@ def _new_job(
     if asked.busy_wait_s is not None or asked.retention is not None:
         # The record has them, so that workers of the version before can read the request.
         asked = asked.model_copy(update={"busy_wait_s": None, "retention": None})
-    body = word(encode_large(asked) if _may_be_large(cost) else encode(asked))
+    body = word(encode_large(asked) if may_be_large(request, cost) else encode(asked))
     fields: dict[str, Argument] = to_hash(record, body)
     metadata = fields.get("metadata")
     size_bytes = body.size_bytes if isinstance(body, LargeWord) else len(body)

@@ -6,7 +6,8 @@ import time
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from contract.images import ShownImage, inline_only, normalized
+from contract import images
+from contract.images import ShownImage, inline_only, labelled, normalized
 
 
 @pytest.mark.parametrize(
@@ -120,3 +121,39 @@ def test_spaces_before_a_wrong_sign_take_no_time() -> None:
 )
 def test_spaces_are_left_out_wherever_they_are(given: str, told: str) -> None:
     assert normalized(given) == told
+
+
+@pytest.mark.parametrize("slice_chars", [1, 3, 7, 16])
+def test_an_image_is_read_in_slices_as_it_is_read_whole(
+    slice_chars: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "_SLICE_CHARS", slice_chars)
+    data = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+    plain = base64.b64encode(data).decode()
+    given = base64.urlsafe_b64encode(data).decode()
+    spaced = " ".join(given[at : at + 5] for at in range(0, len(given), 5))
+
+    for text in (plain, given, given.rstrip("="), spaced):
+        assert normalized(text) == plain
+        assert normalized(f"data:image/x;base64,{text}") == f"data:image/png;base64,{plain}"
+        assert labelled("image/x", text) == f"data:image/png;base64,{plain}"
+    for wrong in (
+        plain[:99] + "=" + plain[99:],
+        plain[:99] + "!" + plain[100:],
+        plain[:-4] + "é===",
+    ):
+        with pytest.raises(ValueError, match="base64"):
+            normalized(wrong)
+
+
+def test_an_image_that_is_right_is_not_copied() -> None:
+    plain = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(1000)).decode()
+    url = f"data:image/png;base64,{plain}"
+
+    assert normalized(plain) is plain
+    assert normalized(url) is url
+
+
+def test_an_image_beside_its_type_is_one_of_a_picture() -> None:
+    with pytest.raises(ValueError, match="text/html is no image"):
+        labelled("text/html", "iVBORw0KGgo=")

@@ -13,12 +13,13 @@ from pathlib import Path
 import uvloop
 from support.small_disk import can_mount
 
-from flood import bodies, followers, heads, kept, room, uploads
+from flood import bodies, followers, heads, kept, pictures, room, uploads
 from flood.scene import Case, Row, Scene, has_processes, measure, scene, table
 
 CASES: list[Case] = [
     *heads.CASES,
     *bodies.CASES,
+    *pictures.CASES,
     *uploads.CASES,
     *followers.CASES,
     *room.CASES,

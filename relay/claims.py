@@ -165,7 +165,8 @@ class Claims:
         try:
             return StartedJob(from_hash(fields), fields.get(b"request", b""), length)
         except NewerVersion as error:
-            queue = fields.get(b"queue", claim.queue.encode()).decode()
+            self._connection.pass_over(redis_keys.record(claim.job_id), error)
+            queue = fields.get(b"queue", claim.queue.encode()).decode(errors="replace")
             await self._leave_to_a_newer_one(queue, claim.job_id, started, error)
             return None
 

@@ -6,7 +6,8 @@ the client's own list is read, newest first, `_SCAN_PAGE` ids a script call.
 """
 
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
@@ -154,7 +155,18 @@ class Records:
 
     async def get(self, job_id: str) -> JobRecord:
         """The record of a job; raises JobNotFound, RelayUnavailable."""
-        return from_hash(await self._hash(job_id, _READ, b"metadata"))
+        fields = await self._hash(job_id, _READ, b"metadata")
+        with self._named(job_id):
+            return from_hash(fields)
+
+    @contextmanager
+    def _named(self, job_id: str) -> Generator[None]:
+        """Have the log name a record that cannot be read: its client learns only that it cannot."""
+        try:
+            yield
+        except NewerVersion as error:
+            self._connection.pass_over(redis_keys.record(job_id), error)
+            raise
 
     async def get_for_tenant(self, job_id: str, tenant: Tenant) -> JobRecord:
         """The record of a job that this tenant may see: its own; an admin's sees any.
@@ -192,7 +204,8 @@ class Records:
                 f"the request of job {job_id} is not kept: it has more than 64 KiB, and the job "
                 "ended before it was started"
             )
-        return requested(fields[b"request"])
+        with self._named(job_id):
+            return requested(fields[b"request"])
 
     async def state(self, job_id: str) -> JobState | None:
         """The fields of a job that every version writes alike; None without them or if damaged.

@@ -10,6 +10,7 @@ import pytest
 from support.relay import QUEUE, Relay, relay_on
 
 from contract import redis_keys
+from contract.errors import FleetError, NewerVersion
 from contract.tenants import Tenant
 from relay import reconciler
 
@@ -22,6 +23,9 @@ DAMAGE: dict[str, Sequence[Sequence[str | bytes]]] = {
     "no number": [("HSET", "attempt", "many")],
     "no queue": [("HDEL", "queue")],
 }
+
+
+METADATA: Sequence[Sequence[str | bytes]] = [("HSET", "metadata", "{")]
 
 
 async def damaged_and_two_more(relay: Relay, how: str) -> tuple[str, set[str]]:
@@ -47,6 +51,42 @@ async def test_the_other_jobs_are_listed_and_started(
 
     assert len(named) == 1
     assert {job.record.id for job in started if job is not None} == others
+
+
+@pytest.mark.parametrize("how", [*DAMAGE, "metadata"])
+async def test_a_record_that_is_asked_for_is_named_once(
+    redis_url: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "relay.connection")
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        for name, *words in (*DAMAGE.get(how, ()), *METADATA[how != "metadata" :]):
+            await relay.connection.command(name, redis_keys.record(job), *words)
+
+        for _ in range(3):
+            with pytest.raises(FleetError):
+                await relay.records.get_for_tenant(job, ADMIN)
+    named = [each.getMessage() for each in caplog.records if job in each.getMessage()]
+
+    assert len(named) == 1
+    assert redis_keys.record(job) in named[0]
+
+
+@pytest.mark.parametrize("request_", [b"{", b"garbage", b'{"kind":"nonsense"}', b"\xff"])
+async def test_a_request_that_cannot_be_read_is_named_once(
+    redis_url: str, request_: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "relay.connection")
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        await relay.connection.command("HSET", redis_keys.record(job), "request", request_)
+
+        for _ in range(3):
+            with pytest.raises(NewerVersion):
+                await relay.records.request(job)
+    named = [each.getMessage() for each in caplog.records if job in each.getMessage()]
+
+    assert len(named) == 1
 
 
 async def test_a_job_with_damaged_metadata_does_not_run_but_is_listed(redis_url: str) -> None:

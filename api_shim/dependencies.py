@@ -53,7 +53,7 @@ from relay.metrics.totals_reporter import TotalsReporter
 from relay.queue import Queue
 from relay.records import Records
 from relay.roster import RosterStore
-from relay.subscriber import Subscriber
+from relay.subscriber import FOR_FOLLOWERS, Subscriber
 from relay.usage.ledger import Ledger
 from relay.usage.limits import TenantLimits
 from relay.webhooks.delivery_queue import DeliveryQueue, QueueLimits
@@ -158,7 +158,7 @@ async def open_dependencies(
 ) -> AsyncGenerator[Dependencies]:
     """Open the connection and subscribe on it; at the end, end open calls and close it."""
     async with Connection.open(settings, counted) as connection, asyncio.TaskGroup() as group:
-        reader = Subscriber(connection, expects_jobs=True)
+        reader = Subscriber(connection, expects_jobs=True, at_once=FOR_FOLLOWERS)
         metrics = ShimTelemetry.of(counted, tracing, connection, settings.metrics_names)
         dependencies = Dependencies(settings, connection, reader, open_calls, metrics)
         stand_in = StandIn(connection, dependencies.roster, dependencies.followers.process)

@@ -59,6 +59,9 @@ _BYTES: Final = 256 * 2**20
 """Bytes of commands that may wait for a reply at once; one call alone may be larger."""
 _OVERDUE: Final = 4
 """Timeouts after which a call fails even if Redis still answers others."""
+_AT_ONCE: Final = 8
+"""Calls in one write. Of a burst, Redis and workers begin with the first calls while this process
+still makes the others."""
 _SECOND_LOOK_S: Final = 0.05
 _AT: Final = "failed_at"
 
@@ -102,9 +105,12 @@ class _Line(asyncio.Protocol):
         )
         self._transport: asyncio.Transport = writer.transport  # type: ignore[assignment]
         self._transport.set_protocol(self)
+        # uvloop would keep what is written until the end of its turn.
+        self._transport.set_write_buffer_limits(high=0)
         self._waiting: deque[_Call] = deque()
         self._unsent: list[bytes] = []
         self._has_large = False
+        self._will_flush = False
         self._timer: asyncio.TimerHandle | None = None
         self._is_suspect = False
         self.waiting_bytes = 0
@@ -125,13 +131,21 @@ class _Line(asyncio.Protocol):
         size_bytes = sum(map(len, packed))
         self._waiting.append(_Call(count, size_bytes, time.monotonic(), reply))
         self.waiting_bytes += size_bytes
-        if not self._unsent:
-            self._loop.call_soon(self._flush)
+        if not self._unsent and not self._will_flush:
+            self._will_flush = True
+            self._loop.call_soon(self._flush_last)
         self._unsent += packed
         self._has_large = self._has_large or len(packed) > 1
+        if len(self._unsent) >= _AT_ONCE:
+            self._flush()
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout_s, self._check)
         return reply
+
+    def _flush_last(self) -> None:
+        self._will_flush = False
+        if self._unsent:
+            self._flush()
 
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []

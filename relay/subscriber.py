@@ -28,14 +28,15 @@ from relay.connection import Connection, relay_errors
 _log = logging.getLogger(__name__)
 
 _READ_BYTES: Final = 256 * 1024
-_AT_ONCE: Final = 2
-"""Messages in one turn of the event loop. Each wakes a follower, which works for 25 to 40 us: a
-crowded worker publishes hundreds together, and a new request would wait for all of them."""
+_AT_ONCE: Final = 256
+"""Messages in one turn of the event loop."""
+FOR_FOLLOWERS: Final = 2
+"""The same where each wakes a follower, which works for 25 to 40 us: a crowded worker publishes
+hundreds together, and a new request would wait for all of them."""
 _LATE_S: Final = 0.25
 _MANY_BYTES: Final = 64 * 1024
 """That many are always there while this process is slower than those that publish. After `_LATE_S`
 of that, what counts is how much it gets done."""
-_AT_ONCE_LATE: Final = 256
 BUFFERED: Final = 512
 """Messages that a subscription buffers before its follower falls back to the log."""
 _BUFFERED_BYTES: Final = 256 * 1024
@@ -175,9 +176,15 @@ class UpcomingJob:
 class Subscriber:
     """Subscribes to the channels that this process follows; its `listen` must run as a task."""
 
-    def __init__(self, connection: Connection, *, expects_jobs: bool = False) -> None:
-        """Nothing is connected before `listen` runs. `expects_jobs`: `expect` will be called."""
+    def __init__(
+        self, connection: Connection, *, expects_jobs: bool = False, at_once: int = _AT_ONCE
+    ) -> None:
+        """Nothing is connected before `listen` runs. `expects_jobs`: `expect` will be called.
+
+        `at_once` messages are passed on in a turn of the event loop, while that is enough for them.
+        """
         self._connection = connection
+        self._at_once = at_once
         self._mark = token_hex(_MARK_BYTES)
         pattern = redis_keys.channel(f"*{self._mark}").encode()
         self._pattern = pattern if expects_jobs else None
@@ -302,7 +309,7 @@ class Subscriber:
             if len(data) < _MANY_BYTES:
                 caught_up_at = now
             parser.feed(data)
-            at_once = _AT_ONCE if now - caught_up_at < _LATE_S else _AT_ONCE_LATE
+            at_once = self._at_once if now - caught_up_at < _LATE_S else _AT_ONCE
             count = 0
             while (message := parser.gets()) is not False:
                 self._dispatch(message)

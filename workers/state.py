@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from relay.claims import StartedJob
+from relay.claims import Claim, StartedJob
 from relay.publisher import AttemptLog
 from workers.endpoints.endpoints import EndpointPool
 from workers.model_affinity import ModelAffinity
@@ -32,6 +32,7 @@ class HeldJobs:
     def __init__(self) -> None:
         """Start with none."""
         self._by_id: dict[str, HeldJob] = {}
+        self._leased: dict[str, Claim] = {}
         self._ended: deque[str] = deque(maxlen=_ENDED_JOBS)
 
     def __len__(self) -> int:
@@ -43,10 +44,19 @@ class HeldJobs:
         """A copy of the list of all of them."""
         return list(self._by_id.values())
 
+    def lease(self, claim: Claim) -> None:
+        """Keep the lease of a job that is to start here: in a crowded worker that takes seconds."""
+        self._leased[claim.job_id] = claim
+
+    def leave(self, job_id: str) -> None:
+        """Keep its lease no longer, unless the job runs; an unknown id is ignored."""
+        self._leased.pop(job_id, None)
+
     def add(self, held: HeldJob) -> None:
         """Hold a job; if `end` was called for it before, its log is lost at once."""
         job_id = held.job.record.id
         self._by_id[job_id] = held
+        self.leave(job_id)
         if job_id in self._ended:
             held.log.mark_lost()
 
@@ -60,8 +70,13 @@ class HeldJobs:
         return sum(held.job.record.queue == queue for held in self._by_id.values())
 
     def attempts(self) -> dict[str, list[tuple[str, int]]]:
-        """Return id and attempt of each job, by queue: what a lease is renewed with."""
+        """Return id and attempt of each job, by queue: what a lease is renewed with.
+
+        Also of those that are about to start.
+        """
         found: dict[str, list[tuple[str, int]]] = {}
+        for job_id, claim in self._leased.items():
+            found.setdefault(claim.queue, []).append((job_id, claim.attempt))
         for job_id, held in self._by_id.items():
             found.setdefault(held.job.record.queue, []).append((job_id, held.job.attempt))
         return found

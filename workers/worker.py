@@ -150,14 +150,19 @@ class Worker:
             self._returning.add(task)
             task.add_done_callback(self._returning.discard)
         else:
+            state.held.lease(claim)
             session.start(self._run_assigned(claim))
 
     async def _run_assigned(self, claim: Claim) -> None:
-        await self._run_jobs(claim.queue, claim)
+        try:
+            await self._run_jobs(claim.queue, claim)
+        finally:
+            self._state.held.leave(claim.job_id)
 
     async def _return(self, claim: Claim) -> None:
         """Put a job that cannot start here into the backlog; raises nothing."""
         state = self._state
+        state.held.leave(claim.job_id)
         try:
             await state.sessions.withdraw(claim.queue)
             holder = Holder(claim.attempt, claim.worker)
@@ -197,6 +202,7 @@ class Worker:
                 turn.ended = await self._run_unless_poison(job, reservation)
             finally:
                 self._state.affinity.on_released(job.record)
+                self._state.held.leave(job.record.id)
             return True
 
     async def _next_job(self, turn: "_Turn", reservation: Reservation) -> StartedJob | None:
@@ -228,6 +234,7 @@ class Worker:
             job = await self._claims.start(claim, label, reservation.home)
             if job is not None:
                 return job
+            self._state.held.leave(claim.job_id)
         return None
 
     async def _claim(self, turn: "_Turn", claim_filter: ClaimFilter) -> Claim | None:

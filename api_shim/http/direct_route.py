@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from api_shim.bodies.json_scan import LARGE_BYTES
+from api_shim.call_turns import CallTurns
 from api_shim.http.access_log import LoggedCall
 from api_shim.http.authentication import Authenticator, last_words, revoked
 from api_shim.http.headers import Preferences
@@ -90,6 +91,7 @@ class DirectRoutes:
         self._tracing = tracing
         self._app = app
         self._routes = {each.route.path: each for each in routes}
+        self._turns = CallTurns()
         self._max_body_bytes = min(max_body_bytes, LARGE_BYTES)  # larger ones need a thread
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,6 +110,7 @@ class DirectRoutes:
                 with working_for(call.trace), authenticator.track(entry, permission) as key_ended:
                     scope["state"]["key"] = entry
                     client = OrdinaryClient(receive, key_ended)
+                    await self._turns.begin()
                     await call.run(_serve(route, head, scope, client, call), receive)
                 return
         await self._app(scope, receive, send)

@@ -15,15 +15,17 @@ from workers.settings import WorkerSettings
 
 
 @asynccontextmanager
-async def lifetime(redis_url: str, *, passes: bool = False) -> AsyncGenerator[WorkerLifetime]:
-    """A worker of the scripted backend on this loop."""
+async def lifetime(
+    redis_url: str, *, passes: bool = False, **relay: float
+) -> AsyncGenerator[WorkerLifetime]:
+    """A worker of the scripted backend on this loop; `relay` are its times, as `lease_s`."""
     settings = WorkerSettings(pass_image_urls=passes)
     config = BackendConfig(name="scripted", type="scripted")
     pool = AsyncioPool.__new__(AsyncioPool)
     pool.draining, pool.hurrying = asyncio.Event(), asyncio.Event()
     made = WorkerLifetime(
         settings,
-        RelaySettings(redis_url=SecretStr(redis_url)),
+        RelaySettings.model_validate({"redis_url": SecretStr(redis_url), **relay}),
         config,
         await asyncio.to_thread(capacity, config, settings),
     )

@@ -12,6 +12,7 @@ from support.lifetime import lifetime
 from support.relay import QUEUE, chat, relay_on
 
 from contract.chat import ImagePart, Message, TextPart
+from relay.claims import Claim, Claims, StartedJob
 from workers.scripted.backend import Scripted
 
 
@@ -119,3 +120,39 @@ async def test_only_with_pass_image_urls_is_a_url_left_to_a_backend_that_fetches
         done = await relay.records.get(record.id)
 
     assert done.status == ("done" if passes else "failed")
+
+
+async def test_a_job_that_was_assigned_keeps_its_lease_while_a_crowded_worker_starts_it(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = {"lease_s": 1.0, "renew_s": 0.2, "reap_s": 0.1}
+    start = Claims.start
+
+    async def late(claims: Claims, claim: Claim, *labels: str) -> StartedJob | None:
+        await asyncio.sleep(2.5)
+        return await start(claims, claim, *labels)
+
+    async with relay_on(redis_url, **times) as relay, lifetime(redis_url, **times) as one:
+        state = one.worker._state
+        session = asyncio.create_task(one.worker.work(QUEUE))
+        async with asyncio.timeout(5):
+            while state.sessions.of(QUEUE) is None or state.slots.taken[QUEUE]:
+                await asyncio.sleep(0.02)
+        monkeypatch.setattr(Claims, "start", late)
+        record, _ = await relay.queue.enqueue(
+            chat().model_copy(update={"model": "scripted-story:chunks=3"}), queue=QUEUE
+        )
+        claim = await relay.claims.claim(QUEUE, state.name)
+        assert claim is not None
+        one.worker.accept(claim)
+        reaped = 0
+        async with asyncio.timeout(10):
+            while (seen := await relay.records.get(record.id)).status != "done" and not reaped:
+                reaped = await relay.leases.reap()
+                await asyncio.sleep(0.05)
+        session.cancel()
+        await asyncio.wait([session], timeout=5)
+
+    assert reaped == 0
+    assert seen.attempt == 1
+    assert state.held.attempts() == {}

@@ -43,66 +43,15 @@ from workers.backends.http.foreign_errors import (
     to_backend_error,
     was_dropped,
 )
+from workers.backends.http.idle_timeout import IdleTimeout
 from workers.backends.http.json_text import parse_json
 from workers.backends.http.missing_paths import as_missing
+from workers.backends.http.read_pace import ReadPace
 from workers.backends.shapes import ANYTHING, Shape
 
 MOST_PACKET_BYTES: Final = 16 * 1024
 """A fast backend fills the socket's buffer with a thousand chunks, which take a megabyte or two as
 parsed JSON: so many of each of its streams were in memory at once."""
-
-
-class IdleTimeout:
-    """Cancels a task that waits longer than `limit_s` seconds between `begin` and `end`."""
-
-    __slots__ = ("_cancelling", "_has_expired", "_loop", "_since", "_task", "_timer", "limit_s")
-
-    def __init__(self) -> None:
-        """Inactive until `limit_s` is set; one event loop."""
-        self.limit_s: float | None = None
-        self._loop = asyncio.get_running_loop()
-        self._since: float | None = None
-        self._task: asyncio.Task[object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._has_expired = False
-        self._cancelling = 0
-
-    def begin(self) -> None:
-        """The current task starts to wait for a packet."""
-        if self.limit_s is None:
-            return
-        self._since = self._loop.time()
-        if self._task is None:
-            self._task = asyncio.current_task()
-        if self._timer is None:
-            self._timer = self._loop.call_later(self.limit_s, self._check)
-
-    def end(self) -> None:
-        """The packet has arrived."""
-        self._since = None
-
-    def expired(self) -> bool:
-        """Whether this timeout alone caused the current cancellation; uncancels the task if so."""
-        if not self._has_expired or self._task is None:
-            return False
-        self._has_expired = False
-        return self._task.uncancel() <= self._cancelling
-
-    def close(self) -> None:
-        """Cancel the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _check(self) -> None:
-        limit_s = self.limit_s or 0.0
-        waited_s = 0.0 if self._since is None else self._loop.time() - self._since
-        if self._since is not None and self._task is not None and waited_s >= limit_s:
-            self._has_expired = True
-            self._cancelling = self._task.cancelling()
-            self._task.cancel()
-            return
-        self._timer = self._loop.call_later(limit_s - waited_s, self._check)
 
 
 QUICK_S: Final = 10.0
@@ -150,10 +99,15 @@ def basic_authorization(user: str, password: str) -> dict[str, str]:
 class BackendResponse:
     """A response whose body is being received."""
 
-    __slots__ = ("_address", "_idle", "_incoming", "_secrets", "content_type", "headers", "status")
+    __slots__ = (
+        "_address", "_idle", "_incoming", "_is_paced", "_pace", "_secrets",
+        "content_type", "headers", "status",
+    )  # fmt: skip
 
-    def __init__(self, incoming: Incoming, address: str, secrets: tuple[str, ...]) -> None:
-        """Read a response; errors redact `secrets`."""
+    def __init__(
+        self, incoming: Incoming, address: str, secrets: tuple[str, ...], pace: ReadPace
+    ) -> None:
+        """Read a response; errors redact `secrets`; `pace` is that of a client's streams."""
         self.status = incoming.status
         self.headers = incoming.headers
         kind = incoming.headers.get("content-type", "")
@@ -162,19 +116,30 @@ class BackendResponse:
         self._address = address
         self._secrets = secrets
         self._idle = IdleTimeout()
+        self._pace = pace
+        self._is_paced = False
 
     def start_idle_timeout(self, idle_s: float) -> None:
-        """Raise BackendStalled after `idle_s` seconds without a byte, from now on."""
+        """Raise BackendStalled after `idle_s` seconds without a byte, from now on.
+
+        From now on it is read at the pace of the client's streams.
+        """
         self._idle.limit_s = idle_s
+        if not self._is_paced:
+            self._is_paced = True
+            self._pace.streams += 1
 
     async def packets(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as received, at most `MOST_PACKET_BYTES` at once; no packet is empty.
 
         Raises BackendStalled after an idle timeout, TruncatedStream if the connection breaks.
         """
-        idle, read_packet = self._idle, self._incoming.read_packet
+        idle, pace, read_packet = self._idle, self._pace, self._incoming.read_packet
+        read_at = 0.0
         try:
             while True:
+                if self._is_paced and pace.interval_s:
+                    read_at = await pace.next_read(read_at)
                 idle.begin()
                 packet = await read_packet()
                 idle.end()
@@ -198,8 +163,15 @@ class BackendResponse:
 
     def close(self) -> None:
         """Give the connection back, or close it if the body was not read to its end."""
+        self.leave_pace()
         with suppress(*FOREIGN_ERRORS):
             self._incoming.close()
+
+    def leave_pace(self) -> None:
+        """Count no longer as one of the client's streams: all of it that is wanted was read."""
+        if self._is_paced:
+            self._is_paced = False
+            self._pace.streams -= 1
 
     @property
     def is_complete(self) -> bool:
@@ -247,6 +219,7 @@ class BackendClient:
         self._signer = signer
         self._fresh_until = 0.0
         self._ending: dict[BackendResponse, asyncio.TimerHandle] = {}
+        self._pace = ReadPace()
         self._transport = transport or Connections(self.url)
 
     def open(
@@ -336,6 +309,7 @@ class BackendClient:
         A stream's last event and the end of its body may come in two packets: to close between
         them would cost the next request a new connection.
         """
+        answer.leave_pace()
         if answer.is_complete:
             answer.close()
         else:
@@ -357,7 +331,7 @@ class BackendClient:
                 incoming = await self._send(request, is_fresh=True)
         except FOREIGN_ERRORS as error:
             raise to_backend_error(error, self.url, secrets=self.secrets) from error
-        answer = BackendResponse(incoming, self.url, self.secrets)
+        answer = BackendResponse(incoming, self.url, self.secrets, self._pace)
         try:
             await self._demand_success(answer)
         except BaseException:

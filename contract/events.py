@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 from typing_extensions import override
 
 from contract.wire import WireModel
@@ -412,13 +412,21 @@ class Frame:
         return f"Frame({self.body.decode()})"
 
 
+_TEXT: Final = {"content"}
+"""What nearly all events have."""
+
+
 def wire_line(id: EventId, at: bytes, event: Event) -> bytes:
     """What `Frame.of(...).to_wire()` returns, in half the time; `at` is unix seconds, `1.500`.
 
     Each event of every job passes here, so that this is worth a second way.
     """
-    fields = event.__pydantic_serializer__.to_json(event, exclude_none=not event.shows_null)
     attempt, seq = id
+    if type(event) is Delta and event.content is not None and event.model_fields_set == _TEXT:
+        return b'%d-%d delta {"id":"%d-%d","at":%b,"type":"delta","content":%b}' % (
+            attempt, seq, attempt, seq, at, to_json(event.content),
+        )  # fmt: skip
+    fields = event.__pydantic_serializer__.to_json(event, exclude_none=not event.shows_null)
     return b'%d-%d %b {"id":"%d-%d","at":%b,%b' % (
         attempt, seq, event.type.encode(), attempt, seq, at, fields[1:],
     )  # fmt: skip

@@ -48,6 +48,8 @@ NOTES: Final = {
     " and cancel, from 1,000 waiting jobs, 10 tenants, 10 models. Chunks: CPU of worker, shim and"
     " Redis a chunk that reaches a follower, from 1 follower a stream to 10.",
 }
+LITELLM_MS: Final = 15.0
+"""CPU of a chat of 16 chunks from 16 callers, when the targets were set."""
 Cells = Sequence[str]
 
 
@@ -82,6 +84,7 @@ def _lines(record: Record, figures: Figures) -> Iterator[str]:
         ],
     )  # fmt: skip
     yield from ("", "*Before* is what the same measure was when these targets were set.", "")
+    yield from _speed(figures)
     yield from (f"- Not measured: {who}, because {why}" for who, why in figures.missing.items())
     for name, curve in CURVES.items():
         yield from ("", f"![{curve.title}]({name}.svg)")
@@ -90,6 +93,18 @@ def _lines(record: Record, figures: Figures) -> Iterator[str]:
             yield from ("", f"## {TITLES[name]}", "")
             yield from ([NOTES[name], ""] if name in NOTES else [])
             yield from _details(record.scenarios[name]["values"])
+
+
+def _speed(figures: Figures) -> Iterator[str]:
+    """How fast this machine is beside that of the targets, by what another program takes."""
+    here_ms = figures.median("LiteLLM/cpu_ms/16")
+    if here_ms:
+        yield from (
+            f"LiteLLM took {LITELLM_MS:g} ms of CPU a chat on the machine of these targets, and"
+            f" takes {here_ms:.1f} ms here: times and rates are to be read by"
+            f" {here_ms / LITELLM_MS:.2f}.",
+            "",
+        )
 
 
 def _runs(record: Record) -> Iterator[str]:

@@ -27,6 +27,7 @@ from contract.events import (
     Started,
     ToolCallDelta,
     Unknown,
+    Usage,
     Vectors,
     wire_line,
 )
@@ -58,7 +59,12 @@ def test_a_frame_survives_the_wire(content: str, thinking: str) -> None:
 @given(st.text(), st.floats(0, 2e9))
 def test_the_faster_way_to_a_frame_writes_the_same(content: str, at: float) -> None:
     id = EventId(3, 14)
-    for event in (Delta(content=content), Done(), Queued(queue=content)):
+    usage = Usage(prompt_tokens=1)
+    for event in (
+        Delta(content=content), Delta(content=None), Delta(content=content, usage=usage),
+        Delta(content=content).model_copy(update={"thinking": content}), Delta(thinking=content),
+        Done(), Queued(queue=content),
+    ):  # fmt: skip
         line = wire_line(id, b"%.3f" % at, event)
 
         assert Frame.of(id, at, event).to_wire() == line

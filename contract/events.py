@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json, to_json  # noqa: TID251 - of one text, as models write it
 from typing_extensions import override
 
 from contract.wire import WireModel

@@ -99,12 +99,12 @@ def _speed(figures: Figures) -> Iterator[str]:
     """How fast this machine is beside that of the targets, by what another program takes."""
     here_ms = figures.median("LiteLLM/cpu_ms/16")
     if here_ms:
-        yield from (
+        yield (
             f"LiteLLM took {LITELLM_MS:g} ms of CPU a chat on the machine of these targets, and"
             f" takes {here_ms:.1f} ms here: times and rates are to be read by"
-            f" {here_ms / LITELLM_MS:.2f}.",
-            "",
+            f" {here_ms / LITELLM_MS:.2f}."
         )
+        yield ""
 
 
 def _runs(record: Record) -> Iterator[str]:

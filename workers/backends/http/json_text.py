@@ -52,6 +52,11 @@ class StreamJson:
         before = [self._lost(path) for path in lone if not isinstance(_at(value, path), str)]
         return (*before, _Chunk(self._halves, is_last=is_last).joined(value))
 
+    @property
+    def has_half(self) -> bool:
+        """Whether a text has ended with half of a character."""
+        return bool(self._halves)
+
     def rest(self) -> Sequence[Any]:
         """At the end of the stream: values with U+FFFD for the halves that are left."""
         return [self._lost(path) for path in list(self._halves)]

@@ -34,10 +34,11 @@ from workers.backends.http.json_text import StreamJson
 from workers.backends.http.missing_paths import needs_path
 from workers.backends.openai import catalogs, shapes
 from workers.backends.openai import requests as wire
-from workers.backends.openai.chunks import OpenAIChunks
+from workers.backends.openai.chunks import OpenAIChunks, plain_text
 from workers.backends.openai.dialects import Dialect
 from workers.backends.openai.images import Images, to_image
 from workers.backends.openai.naming import ModelNames, aliases_in
+from workers.backends.openai.repeated_chunks import RepeatedChunks
 from workers.backends.openai.requests import to_completion
 from workers.backends.openai.shapes import IMAGES
 from workers.backends.protocols import Stream
@@ -48,8 +49,8 @@ _PROMPT: Final = frozenset({"model", "messages", "tools", "tool_choice"})
 """Fields of a chat that its prompt depends on."""
 
 AnyRequest = TypeVar("AnyRequest", ChatRequest, EmbedRequest, ImageRequest)
-_Chunk = dict[str, Any] | None
-"""A parsed chunk of a stream; None is its end marker, `[DONE]`."""
+_Chunk = dict[str, Any] | str | None
+"""A parsed chunk of a stream, or its text if it has nothing else; None is the end, `[DONE]`."""
 
 
 class OpenAI:
@@ -180,7 +181,7 @@ class OpenAI:
             self._post(
                 path, {**body.fields, **more}, "text/event-stream", is_prompt=True
             ) as answer,
-            aclosing(self._chunks(answer)) as packets,
+            aclosing(self._chunks(answer, RepeatedChunks(plain_text))) as packets,
         ):
             try:
                 async for items in packets:
@@ -231,8 +232,12 @@ class OpenAI:
         own = self._names.own(request.model)
         return request if own == request.model else request.model_copy(update={"model": own})
 
-    async def _chunks(self, answer: BackendResponse) -> AsyncGenerator[list[_Chunk], None]:
+    async def _chunks(
+        self, answer: BackendResponse, repeated: RepeatedChunks | None = None
+    ) -> AsyncGenerator[list[_Chunk], None]:
         """Yield the parsed chunks of each packet, and at the end None for `[DONE]`.
+
+        With `repeated`, of some the text alone.
 
         Raises the error of an error chunk, after the chunks before it.
         """
@@ -244,7 +249,7 @@ class OpenAI:
         decoder = Sse()
         async with aclosing(answer.packets()) as packets:
             async for packet in packets:
-                for chunks in self._of_events(texts, decoder.feed(packet)):
+                for chunks in self._of_events(texts, decoder.feed(packet), repeated):
                     yield chunks
                     if chunks[-1] is None:
                         return
@@ -252,15 +257,26 @@ class OpenAI:
             yield chunks
 
     def _of_events(
-        self, texts: StreamJson, events: Sequence[tuple[str, bytes]], *, is_cut: bool = False
+        self,
+        texts: StreamJson,
+        events: Sequence[tuple[str, bytes]],
+        repeated: RepeatedChunks | None = None,
+        *,
+        is_cut: bool = False,
     ) -> Iterator[list[_Chunk]]:
         """Yield the chunks of these events together; at most to `[DONE]`, or an error (raised)."""
         found: list[_Chunk] = []
         try:
             for name, data in events:
+                known = None if name != MESSAGE or texts.has_half else repeated
+                if known is not None and (text := known.text(data)) is not None:
+                    found.append(text)
+                    continue
                 found += self._parsed(texts, data, name, is_cut=is_cut)
                 if found[-1] is None:
                     break
+                if known is not None:
+                    known.learn(data, found[-1])
         except BackendError:
             if found:
                 yield found
@@ -362,8 +378,10 @@ class OpenAIImages(OpenAI):
             aclosing(self._chunks(answer)) as items,
         ):
             async for packet in items:
-                for image in (i for item in packet for i in images.read(IMAGES.read(item or {}))):
-                    yield image
+                for item in packet:
+                    parsed = item if isinstance(item, dict) else {}
+                    for image in images.read(IMAGES.read(parsed)):
+                        yield image
         yield Done(usage=images.usage(), ignored=body.ignored)
 
 

@@ -181,16 +181,16 @@ class OpenAIChunks:
         """Whether a `finish_reason` was received; usage may still follow."""
         return self._finish is not None
 
-    def event(self, raw: dict[str, Any]) -> Delta | Phase | None:
-        """The event of a chunk, if any.
+    def event(self, raw: dict[str, Any] | str) -> Delta | Phase | None:
+        """The event of a chunk, or of the text of one that has nothing else; None without any.
 
         Raises BadAnswer with the JSON path of a wrong field. Nearly all chunks have one text and
         nothing else; those are not validated by their shape, which would take most of the time.
         """
-        if text := plain_text(raw):
+        if text := raw if isinstance(raw, str) else plain_text(raw):
             self._has_content = True
             return Delta(content=text)
-        chunk = CHUNK.read(raw)
+        chunk = CHUNK.read({} if isinstance(raw, str) else raw)
         delta = self.delta(chunk)
         return self.phase(chunk) if delta is None else delta
 

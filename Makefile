@@ -89,7 +89,7 @@ test-fast: $(VENV)/.dev ## Tests that need no build and take no more than a few 
 chaos: $(VENV)/.dev ## Break everything for MINUTES=1, from a schedule that SEED repeats
 	PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(or $(MINUTES),1) $(addprefix --seed ,$(SEED))
 
-flood: $(VENV)/.dev ## Flood a shim in every known way (five minutes), or in those that CASES names; prints what it took
+flood: $(VENV)/.dev ## Flood a shim in every known way (ten minutes), or in those that CASES names; prints what it took
 	PYTHONPATH=tests $(BIN)/python -m flood $(CASES)
 
 fuzz: $(VENV)/.dev ## Send REQUESTS=100000 made-up requests with keys of two tenants, for MINUTES=60 at most; SEED and ROUND go on with a run

@@ -133,6 +133,7 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        _complete_routes(app)
         async with (
             open_dependencies(settings, open_calls, counted, tracing) as dependencies,
             running(BatchDriver(dependencies).run()),
@@ -158,8 +159,7 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.counted = counted
-    app.state.tracing = tracing
+    app.state.counted, app.state.tracing = counted, tracing
     _add_routes(app)
     problems.install(app, _ENVELOPES)
     document = openapi.install(app)
@@ -174,6 +174,17 @@ def _add_routes(app: FastAPI) -> None:
     for other in _OTHERS:
         _include(app, other.router)
     _include(app, openai_images.forms)
+
+
+def _complete_routes(app: FastAPI) -> None:
+    """Have FastAPI complete its routes now, a third of a second before anybody is served.
+
+    It does so when it first looks for a route, or renders the document: in another thread, too,
+    behind a lock for which the event loop would wait.
+    """
+    nowhere: Scope = {"type": "http", "method": "GET", "path": "/-", "root_path": "", "headers": []}
+    for route in app.router.routes:
+        route.matches(dict(nowhere))
 
 
 def _include(app: FastAPI, router: APIRouter, *dependencies: params.Depends) -> None:

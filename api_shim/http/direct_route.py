@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from api_shim.bodies.json_scan import LARGE_BYTES
 from api_shim.call_turns import CallTurns
 from api_shim.http.access_log import LoggedCall
+from api_shim.http.auth_middleware import OPEN_PATHS
 from api_shim.http.authentication import Authenticator, last_words, revoked
 from api_shim.http.headers import Preferences
 from api_shim.http.json_body import parse_json, validate_json
@@ -95,7 +96,7 @@ class DirectRoutes:
         self._max_body_bytes = min(max_body_bytes, LARGE_BYTES)  # larger ones need a thread
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, WebSocket or lifespan."""
+        """Serve one request, WebSocket or lifespan; of very many that come together few at once."""
         route = self._routes.get(scope["path"]) if scope["type"] == "http" else None
         bound = self._max_body_bytes
         if route is not None and (head := ordinary_head(scope, bound, route.query)) is not None:
@@ -113,6 +114,8 @@ class DirectRoutes:
                     await self._turns.begin()
                     await call.run(_serve(route, head, scope, client, call), receive)
                 return
+        if scope["type"] != "lifespan" and scope["path"] not in OPEN_PATHS:
+            await self._turns.begin()
         await self._app(scope, receive, send)
 
 

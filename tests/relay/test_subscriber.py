@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from itertools import pairwise
 
 import pytest
@@ -231,3 +231,37 @@ async def test_a_burst_of_messages_leaves_turns_to_the_rest_of_the_process(
 
     assert max(after - before for before, after in pairwise(seen)) <= most
     assert len([step for step in pairwise(seen) if step[0] != step[1]]) >= messages / most
+
+
+async def test_a_message_of_very_many_followers_leaves_turns_between_them(redis_url: str) -> None:
+    """Subject: relay/subscriber.py. All of them get all messages, in their order."""
+    woken: list[int] = []
+    turn = 0
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async with relay_on(redis_url) as relay, AsyncExitStack() as stack:
+        counting = asyncio.create_task(count_turns())
+        entered = [relay.subscriber.subscribe("flood") for _ in range(500)]
+        subscriptions = [await stack.enter_async_context(each) for each in entered]
+        for each in subscriptions:
+            each.catch_up()
+
+        async def wait(subscription: Subscription) -> None:
+            await subscription.wait(10)
+            woken.append(turn)
+
+        waiting = [asyncio.create_task(wait(each)) for each in subscriptions]
+        await asyncio.sleep(0)
+        for number in range(3):
+            await relay.connection.command("PUBLISH", "flood", f"{number}")
+        await asyncio.gather(*waiting)
+        await eventually(lambda: all(len(each.messages) == 3 for each in subscriptions))
+        counting.cancel()
+
+    assert all(each.messages == [b"0", b"1", b"2"] for each in subscriptions)
+    assert max(woken.count(each) for each in set(woken)) <= 64

@@ -11,9 +11,10 @@ from typing import Final, NamedTuple
 
 LARGE_BYTES: Final = 128 * 1024
 """Shorter texts are not scanned: nothing that they can hold is much."""
-_SLICE_BYTES: Final = 2**20
+_SLICE_BYTES: Final = 2**18
 _MATCH_BYTES: Final = 2**16
 QUOTE: Final = b'"'
+BACKSLASH: Final = b"\\"
 _INSIDE: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _WIDE: Final = re.compile(rb"[\xf0-\xf4]|\\u[dD][89abAB]")
 _ESCAPE_BYTES: Final = 3
@@ -61,7 +62,7 @@ def demand_bounds(data: bytes, bounds: JsonBounds = ONE_REQUEST) -> None:
     # The quote that begins a string never follows a backslash, so there are at most so many
     # strings, and half as many in a usual text.
     quotes = sum(part.count(QUOTE) for part in _slices(data))
-    quotes -= sum(part.count(b'\\"') for part in _slices(data, overlap=1))
+    quotes -= sum(map(_escaped_quotes, _slices(data, overlap=1)))
     _demand(quotes // 2, bounds.strings, "texts and names of fields")
     containers = sum(part.count(b"{") + part.count(b"[") for part in _slices(data))
     values = containers + sum(part.count(b",") for part in _slices(data))
@@ -85,9 +86,14 @@ def _in_wide_strings(data: bytes, most: int) -> int:
     return count
 
 
+def _escaped_quotes(part: bytes) -> int:
+    # One byte is found ten times as fast as two, and most texts have few backslashes.
+    return part.count(b'\\"') if BACKSLASH in part else 0
+
+
 def _may_be_wide(part: bytes) -> bool:
     """Whether a character beyond U+FFFF is there, or what looks like the escape of a surrogate."""
-    if part.isascii() and b"\\ud" not in part and b"\\uD" not in part:
+    if part.isascii() and (BACKSLASH not in part or (b"\\ud" not in part and b"\\uD" not in part)):
         return False
     return _WIDE.search(part) is not None
 
@@ -122,7 +128,14 @@ def _exactly(data: bytes, bounds: JsonBounds) -> tuple[int, int]:
 def end_of_string(data: bytes, here: int) -> int:
     """The index after the quote that ends the string which `here` is inside of."""
     while here < len(data):
-        # A slice at a time: a match holds the interpreter.
+        # A slice at a time: a match holds the interpreter, and takes ten times as long as a look.
+        quote = data.find(QUOTE, here, here + _MATCH_BYTES)
+        stop = here + _MATCH_BYTES if quote < 0 else quote
+        if data.find(BACKSLASH, here, stop) < 0:
+            if quote >= 0:
+                return quote + 1
+            here = stop
+            continue
         match = _INSIDE.match(data, here, here + _MATCH_BYTES)
         end = here if match is None else match.end()
         if data[end : end + 1] == QUOTE:

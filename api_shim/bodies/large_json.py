@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from pydantic_core import from_json
 
-from api_shim.bodies.json_scan import CONTINUATION, QUOTE, NameTooLong, end_of_string
+from api_shim.bodies.json_scan import BACKSLASH, CONTINUATION, QUOTE, NameTooLong, end_of_string
 
 _LARGE_BYTES: Final = 2**18
 """Shorter strings are left to the parser."""
@@ -25,7 +25,7 @@ _LONG_NAME: Final = re.compile(rb'"[^"]{%d,}+(?="\s*:)' % (_LONGEST_NAME_BYTES -
 """In a text without escapes, or what looks like one: the text between two strings."""
 _NAMED_BYTES: Final = 40
 """Of a name that is too long, in the error."""
-_SLICE_BYTES: Final = 2**21
+_SLICE_BYTES: Final = 2**20
 _MOST_CONTINUATIONS: Final = 3
 """Of one character."""
 _AFTER_STRING: Final = re.compile(rb"\s*(:?)")
@@ -54,8 +54,9 @@ def parse_large(held: list[bytes]) -> Any:
 
 
 def _is_wider_parsed(data: bytes) -> bool:
-    is_wide = not data.isascii() or b"\\u" in data
-    return len(data) > (_LARGE_BYTES if is_wide else _LARGE_ASCII_BYTES)
+    if not _LARGE_BYTES < len(data) <= _LARGE_ASCII_BYTES:
+        return len(data) > _LARGE_BYTES
+    return not data.isascii() or (BACKSLASH in data and b"\\u" in data)
 
 
 def _demand_short_names(data: bytes) -> None:

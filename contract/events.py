@@ -315,6 +315,8 @@ def event_of(fields: dict[str, Any]) -> AnyEvent:
         return Unknown(type=str(fields.get("type")), fields=fields)
 
 
+_KEPT_BYTES: Final = 1024
+"""Of the JSON of a frame that stays parsed: nearly all are short, and are read again at once."""
 _TYPE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -326,13 +328,14 @@ class Frame:
     is only sent live and never logged (a fresh `queued`).
     """
 
-    __slots__ = ("body", "id", "type")
+    __slots__ = ("_parsed", "body", "id", "type")
 
     def __init__(self, id: EventId | None, type: str, body: bytes) -> None:
         """Make a frame from its parts; `body` is not checked."""
         self.id = id
         self.type = type
         self.body = body
+        self._parsed: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, id: EventId | None, at: float, event: Event) -> "Frame":
@@ -369,14 +372,25 @@ class Frame:
             fields = from_json(self.body, allow_inf_nan=False)
         except ValueError:
             return False
-        return (
+        is_sound = (
             isinstance(fields, dict)
             and fields.get("id") == str(self.id)
             and type(fields.get("at")) in (int, float)
             and fields.get("type", self.type) == self.type
-            and _TYPE.fullmatch(self.type) is not None
+            and (self.type == "delta" or _TYPE.fullmatch(self.type) is not None)
             and b"\r" not in self.body
         )
+        if is_sound and len(self.body) <= _KEPT_BYTES:
+            self._parsed = fields
+        return is_sound
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The JSON object, to be read: a small one is kept since it was found sound."""
+        if self._parsed is not None:
+            return self._parsed
+        fields: dict[str, Any] = from_json(self.body)
+        return fields
 
     @property
     def is_last(self) -> bool:
@@ -386,7 +400,7 @@ class Frame:
     @property
     def event(self) -> AnyEvent:
         """The event, parsed; `Unknown` if a newer version wrote a type that this one lacks."""
-        fields = from_json(self.body)
+        fields = dict(self.fields)
         fields.pop("id", None)
         fields.pop("at", None)
         return event_of(fields)
@@ -394,7 +408,7 @@ class Frame:
     @property
     def at(self) -> float:
         """Unix seconds at which it was appended."""
-        return float(from_json(self.body)["at"])
+        return float(self.fields["at"])
 
     @override
     def __eq__(self, other: object) -> bool:

@@ -5,8 +5,6 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final, Literal
 
-from pydantic_core import from_json
-
 from contract.chat import ToolCall
 from contract.events import (
     AnyEvent,
@@ -106,7 +104,7 @@ class Fold:
         A delta with nothing but text, as most are, is not validated: no model is built for it.
         """
         if frame.type == "delta":
-            fields = from_json(frame.body)
+            fields = frame.fields
             content = fields.get("content")
             if len(fields) == _PLAIN and isinstance(content, str):
                 self._content.append(content)

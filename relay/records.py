@@ -48,6 +48,7 @@ _WRITTEN_APART: Final = frozenset(
 )
 _READ: Final = (*JobRecord.model_fields, "compacted")
 """Fields of a record but its request, which may be large."""
+_KNOWN: Final = {name.encode(): name for name in JobRecord.model_fields}
 _LISTED: Final = tuple(JobSummary.model_fields)
 _PAGE = 100
 _LONGEST_SCAN = 5_000
@@ -105,9 +106,7 @@ def _id_in(fields: Hash) -> str:
 
 def _from_hash(fields: Hash) -> JobRecord:
     text: dict[str, Any] = {
-        name.decode(): value.decode()
-        for name, value in fields.items()
-        if name.decode() in JobRecord.model_fields
+        _KNOWN[name]: value.decode() for name, value in fields.items() if name in _KNOWN
     }
     text["metadata"] = from_json(text.get("metadata", "{}"))
     try:

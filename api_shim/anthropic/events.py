@@ -94,9 +94,9 @@ class MessageBuilder:
         """The events that the next frame of the log adds, without `message_start`."""
         match frame.type:
             case "delta":
-                return self._delta(from_json(frame.body))
+                return self._delta(frame.fields)
             case "done":
-                return self._done(from_json(frame.body))
+                return self._done(frame.fields)
             case "reset" | "log_reset":
                 self._reset()
                 return []

@@ -1,11 +1,8 @@
 """Routes of rerank, score and Cohere's embeddings: translate, submit, respond."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Iterator
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Response
-from fastapi.responses import StreamingResponse
 
 from api_shim.cohere import schemas
 from api_shim.cohere.embeds import CohereEmbedBody, embed_pieces, to_embed
@@ -20,6 +17,7 @@ from api_shim.cohere.reranks import (
 from api_shim.cohere.schemas import cohere_answers
 from api_shim.dependencies import DropIn
 from api_shim.following.drop_in import DropInCall
+from api_shim.following.piecewise import in_pieces
 from api_shim.http.json_body import JsonRoute
 from contract.json_lines import json_line
 
@@ -107,14 +105,7 @@ async def embed(
     result = await call.result(record)
     pieces = embed_pieces(record.id, request, body.embedding_types, result)
     headers = {"Cache-Control": "no-store", **call.headers}
-    return StreamingResponse(_unhurried(pieces), 200, headers, media_type="application/json")
-
-
-async def _unhurried(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Yield to the event loop after each piece of a large response."""
-    for piece in pieces:
-        yield piece
-        await asyncio.sleep(0)
+    return in_pieces(pieces, headers)
 
 
 async def _reranked(body: RerankBody, call: DropInCall) -> Response:

@@ -36,7 +36,7 @@ SplitFrames = Callable[[list[Frame]], tuple[Sequence[Frame], Frame | None]]
 class StreamRenderer(Protocol):
     """Renders one response of a surface as a stream; stateful, one per call.
 
-    This is the chunk path: `render` parses a frame with `from_json(frame.body)` and writes bytes.
+    This is the chunk path: `render` reads `frame.fields`, changes nothing of it, and writes bytes.
     """
 
     @property

@@ -6,8 +6,6 @@ head of a response is sent is true for all of it, unless the head was sent while
 
 from collections.abc import Sequence
 
-from pydantic_core import from_json
-
 from api_shim.submission.submission import speaker
 from contract.events import Frame
 from contract.jobs import JobRecord
@@ -25,7 +23,7 @@ class AnsweringModel:
         """Look at the next events of the job."""
         for frame in frames:
             if frame.type == "started":
-                fields = from_json(frame.body)
+                fields = frame.fields
                 its = {name: fields.get(name) for name in ("model", "backend")}
                 self._record = self._record.model_copy(update=its)
                 self._headers.update(self.headers)

@@ -9,8 +9,6 @@ DeepSeek and most clients; OpenAI's API has none.
 from collections.abc import Sequence
 from typing import Any, Final
 
-from pydantic_core import from_json
-
 from api_shim.http.problems import Problem
 from api_shim.openai.errors import encoded
 from api_shim.openai.response_head import ResponseHead
@@ -111,12 +109,12 @@ class ChatChunks:
         data, role = b"", _ROLE
         for frame in frames:
             if frame.type == "delta":
-                event = from_json(frame.body)
+                event = frame.fields
                 if not data and event.get("tool_calls") and not event.get("content"):
                     role = _CALLS
                 data += self._chunk(event)
             elif frame.type == "done":
-                data += self._done(from_json(frame.body))
+                data += self._done(frame.fields)
             elif frame.type == "started" and self._response.is_alias:
                 self._use(self._response.answered_by(frame))
         if data and not self._has_begun:

@@ -1,13 +1,11 @@
 """Routes for chats, completions and embeddings: translate, submit, respond whole or as a stream."""
 
-import asyncio
-from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Response
-from fastapi.responses import StreamingResponse
 
 from api_shim.dependencies import DropIn
+from api_shim.following.piecewise import in_pieces
 from api_shim.http.json_body import JsonRoute, let_go
 from api_shim.openai import chat_response, completions, embeddings, schemas
 from api_shim.openai.chat_request import ChatBody, to_chat
@@ -89,11 +87,4 @@ async def embed(
     result = await call.result(record)
     pieces = embeddings.pieces(ResponseHead.of(call.answered(record)), result, body.encoding_format)
     head = response_headers(call.headers)
-    return StreamingResponse(_unhurried(pieces), 200, head, media_type="application/json")
-
-
-async def _unhurried(pieces: Iterator[bytes]) -> Any:
-    """Yield to the event loop after each piece of a large response."""
-    for piece in pieces:
-        yield piece
-        await asyncio.sleep(0)
+    return in_pieces(pieces, head)

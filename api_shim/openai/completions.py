@@ -6,8 +6,6 @@ Source: openai/openai-openapi, CreateCompletionRequest and CreateCompletionRespo
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from pydantic_core import from_json
-
 from api_shim.http.problems import Problem
 from api_shim.openai.chat_request import Sampled, sampling
 from api_shim.openai.chat_response import DONE, usage
@@ -147,9 +145,9 @@ class CompletionChunks:
         data = b""
         for frame in frames:
             if frame.type == "delta":
-                data += self._delta(from_json(frame.body))
+                data += self._delta(frame.fields)
             elif frame.type == "done":
-                data += self._done(from_json(frame.body))
+                data += self._done(frame.fields)
             elif frame.type == "started" and self._response.is_alias:
                 self._use(self._response.answered_by(frame))
         if data and self._echoed_prompt:

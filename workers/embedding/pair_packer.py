@@ -8,9 +8,10 @@ share requests are the same. Only for backends whose requests hold pairs with di
 
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from pydantic_core import from_json
+from typing_extensions import Protocol  # those of workers/backends/protocols.py are of it
 
 from contract.embeddings import EmbedRequest, pack, unpack
 from contract.errors import BackendError

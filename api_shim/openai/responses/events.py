@@ -63,7 +63,7 @@ class ResponseBuilder:
     def _events(self, frame: Frame) -> Iterator[Event]:
         match frame.type:
             case "delta":
-                fields = from_json(frame.body)
+                fields = frame.fields
                 self._has_refused = self._has_refused or "refusal" in fields
                 self._spent = fields.get("usage") or self._spent
                 yield from self.output.add(fields)
@@ -73,7 +73,7 @@ class ResponseBuilder:
                 self._facts.answered_by(frame)
                 yield from self._started()
             case "done":
-                yield from self._done(from_json(frame.body))
+                yield from self._done(frame.fields)
             case "failed" | "cancelled":
                 yield from self._ended(frame)
             case "reset":

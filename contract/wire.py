@@ -109,7 +109,7 @@ class ClientModel(BoundedModel, WireModel):
 
 _LARGE_CHARS: Final = 2**18
 """Texts of fewer characters are left to the serializer."""
-_SLICE_CHARS: Final = 2**20
+_SLICE_CHARS: Final = 2**21
 AnyModel = TypeVar("AnyModel", bound=WireModel)
 
 

@@ -25,7 +25,7 @@ _LONG_NAME: Final = re.compile(rb'"[^"]{%d,}+(?="\s*:)' % (_LONGEST_NAME_BYTES -
 """In a text without escapes, or what looks like one: the text between two strings."""
 _NAMED_BYTES: Final = 40
 """Of a name that is too long, in the error."""
-_SLICE_BYTES: Final = 2**20
+_SLICE_BYTES: Final = 2**21
 _MOST_CONTINUATIONS: Final = 3
 """Of one character."""
 _AFTER_STRING: Final = re.compile(rb"\s*(:?)")

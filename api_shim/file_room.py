@@ -5,14 +5,11 @@ disk. What uploads have announced is taken, although the disk does not show it y
 """
 
 import asyncio
-from typing import Final
 
 from api_shim.file_storage import Storage
+from contract.batches import LEAST_FILE_BYTES
 from contract.tenants import DEFAULT_TENANT
 from relay.files import FileBounds, Files
-
-_LEAST_BYTES: Final = 64 * 1024
-"""As which a smaller file counts: its record is kept, too, and takes Redis a kilobyte or two."""
 
 
 class FileRoom:
@@ -40,7 +37,7 @@ class FileRoom:
         """
         async with self._reserving:  # two at once would both take the same free bytes
             bounds = await self._bounds_for(name, tenant)
-            await self._files.reserve(name, tenant, max(_LEAST_BYTES, size_bytes), bounds)
+            await self._files.reserve(name, tenant, max(LEAST_FILE_BYTES, size_bytes), bounds)
             self.set_coming(name, size_bytes - written_bytes)
 
     def set_coming(self, name: str, size_bytes: int) -> None:

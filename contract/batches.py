@@ -128,6 +128,8 @@ Purpose = Literal[
 """The use of a file. `batch` may be the input of a batch; `batch_output` is its output."""
 
 FILE_ID: Final = re.compile(r"^file-[0-9a-f]{32}$")
+LEAST_FILE_BYTES: Final = 64 * 1024
+"""As which a smaller file counts: its record is kept, too, and takes Redis a kilobyte or two."""
 
 
 class StoredFile(WireModel):
@@ -142,6 +144,11 @@ class StoredFile(WireModel):
     created_at: float = 0.0
     expires_at: float
     """When it is deleted."""
+
+    @property
+    def counted_bytes(self) -> int:
+        """The bytes that it has of a quota."""
+        return max(LEAST_FILE_BYTES, self.size_bytes)
 
 
 class FilePage(WireModel):

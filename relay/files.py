@@ -268,9 +268,8 @@ def create_record(file: StoredFile, name: str, ttl_s: float) -> ScriptCall[float
 
     Returns when the record was created (unix seconds).
     """
-    return ScriptCall(
-        load("files/create"), _keys(file), [file.id, name, encode(file), ttl_s], float
-    )
+    args: list[Argument] = [file.id, name, encode(file), ttl_s, file.counted_bytes]
+    return ScriptCall(load("files/create"), _keys(file), args, float)
 
 
 def delete_record(file: StoredFile, name: str) -> ScriptCall[bool]:

@@ -148,7 +148,7 @@ def finish(
     ]  # fmt: skip
     for field, (file, name) in created.items():
         keys.append(redis_keys.file(file.id))
-        args += [field, file.id, name, encode(file)]
+        args += [field, file.id, name, encode(file), file.counted_bytes]
     own = _keys(driver.batch_id, driver.tenant)
     return ScriptCall(load("batches/finish"), [*own, *keys], [driver.token, *args], bool)
 

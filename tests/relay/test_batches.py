@@ -170,6 +170,7 @@ async def test_a_batch_ends_with_its_files_when_every_row_is_marked(redis_url: s
         file = await Files(relay.connection).get_for_tenant(output.id, ANN)
 
         assert (early, late) == (False, True)
+        assert (await Files(relay.connection).stored_bytes()).by_tenant == {"ann": 64 * 1024}
         assert (found.status, found.output_file_id) == ("completed", output.id)
         assert found.error_file_id is None
         assert found.finalizing_at

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- KEYS batch rows parts live index sharing stored files sizes sums outbox, then the record of each file
 -- ARGV token id status line_errors parts_name keep_s ttl_s notice, then of each file: field id name
---   json
+--   json counted_bytes
 -- Creates the records of the files and ends the batch; notice (JSON, '': none) is added to outbox,
 -- which is a channel, too. Returns 1; 0: there are rows without an answer; false: the lease is lost.
 -- include shared/driven.lua
@@ -11,9 +11,10 @@ local _, id, status, line_errors, parts_name, keep_s, ttl_s, notice = unpack(ARG
 if status ~= 'failed'
         and redis.call('BITCOUNT', rows) < tonumber(get('total') or 0) then return 0 end
 for i = 12, #KEYS do
-    local first = 9 + (i - 12) * 4
-    local field, file_id, name, json = unpack(ARGV, first, first + 3)
-    create_file({KEYS[i], files, stored, sizes, sums}, file_id, name, json, tonumber(ttl_s))
+    local first = 9 + (i - 12) * 5
+    local field, file_id, name, json, counted_bytes = unpack(ARGV, first, first + 4)
+    create_file({KEYS[i], files, stored, sizes, sums}, file_id, name, json, tonumber(ttl_s),
+                tonumber(counted_bytes))
     redis.call('HSET', batch, field, file_id)
 end
 if line_errors ~= '' then redis.call('HSET', batch, 'errors', line_errors) end

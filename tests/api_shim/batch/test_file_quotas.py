@@ -106,6 +106,31 @@ async def test_a_tenant_leaves_others_half_of_what_is_free(own_redis: RedisServe
     assert tiny[-1].status_code == 413  # each counts as 64 KiB
 
 
+@pytest.mark.parametrize("size_bytes", [0, 1])
+async def test_small_files_count_as_64_kib_until_they_are_deleted(
+    own_redis: RedisServer, size_bytes: int
+) -> None:
+    with keyed(own_redis.url, tenant_files_bytes=300 * KIB, tenant_share=1) as shim:
+        async with shim.caller("a") as ann, shim.admin as admin:
+            taken = [await upload(ann, size_bytes) for _ in range(6)]
+            held = [await held_by(admin, "a")]
+            for each in taken[:2]:
+                await ann.delete(f"/v1/files/{each.json()['id']}")
+            held.append(await held_by(admin, "a"))
+            again = [await upload(ann, size_bytes) for _ in range(3)]
+
+    assert [each.status_code for each in taken] == [200] * 4 + [413] * 2
+    assert [each.json()["bytes"] for each in taken[:4]] == [size_bytes] * 4
+    assert held == [4 * 64 * KIB, 2 * 64 * KIB]
+    assert [each.status_code for each in again] == [200, 200, 413]
+
+
+async def held_by(admin: httpx.AsyncClient, tenant: str) -> int:
+    limits = (await admin.get("/api/v1/limits")).json()["limits"]
+    (held,) = [each["held"] for each in limits if each["what"] == f"files of tenant {tenant}"]
+    return int(held)
+
+
 @needs_mount
 async def test_a_tenant_leaves_others_half_of_the_disk(tmp_path: Path) -> None:
     redis = RedisOnASmallDisk(tmp_path, size_mib=32)

@@ -4,7 +4,8 @@ local function keep(record, log, ttl_s, grace_s, retention_s)
     local log_s = ttl_s
     if retention_s == '0' then
         log_s = grace_s
-        redis.call('HDEL', record, 'request', 'metadata', 'callback_url', 'conversation')
+        redis.call('HDEL', record, 'request', 'metadata', 'callback_url', 'conversation',
+                   'traceparent', 'tracestate')
     elseif retention_s ~= '' and tonumber(retention_s) < tonumber(ttl_s) then
         ttl_s, log_s = retention_s, retention_s
     end

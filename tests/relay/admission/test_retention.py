@@ -17,8 +17,10 @@ from contract.requests import Retention, retention_of
 from contract.tenants import Tenant
 from relay.admission.retention import check_retention, demand_kept, kept_s
 from relay.settings import RelaySettings
+from telemetry.trace_context import TraceContext, working_for
 
 SECRET = "the patient is 41"
+TRACE = TraceContext(f"01-{'a' * 32}-{'b' * 16}-01-{SECRET}", f"a={SECRET}")
 DAY_S = 86400
 
 
@@ -59,7 +61,8 @@ async def test_nothing_that_was_said_is_kept(
             "retention": "none", "metadata": {"who": SECRET}, "conversation": SECRET,
             "callback_url": f"https://example.com/{SECRET.replace(' ', '-')}", "max_attempts": 1,
         }  # fmt: skip
-        job = await relay.enqueue(SECRET, **fields)
+        with working_for(TRACE):
+            job = await relay.enqueue(SECRET, **fields)
         assert SECRET.encode() in await stored(relay)
         await end(relay, job)
         frames = await relay.frames(job)
@@ -74,7 +77,8 @@ async def test_nothing_that_was_said_is_kept(
         assert frames[-1].is_last
         assert 0 < grace_s <= relay.connection.settings.retention_grace_s
         assert SECRET.encode() not in left
-        assert (await relay.records.get(job)).retention_s == 0
+        record = await relay.records.get(job)
+        assert (record.retention_s, record.traceparent, record.tracestate) == (0, None, None)
         assert await relay.connection.command("ZCARD", redis_keys.DEAD) == 0
 
 

@@ -36,7 +36,7 @@ from contract.jobs import (
 )
 from contract.requests import Kind
 from contract.tenants import Tenant
-from relay.compaction.log_reader import frames_of
+from relay.compaction.log_reader import frames_of, until_end
 from relay.connection import Argument, Connection, ScriptCall
 from relay.queue import Queue
 from relay.records import Records, sees
@@ -269,7 +269,7 @@ def _error(entries: Sequence[Any]) -> Failed | None:
     if not entries:
         return None
     try:
-        event = frames_of(entries[::-1])[-1].event
+        event = until_end(frames_of(entries[::-1]))[-1].event
     except (NewerVersion, ValueError, IndexError):
         return None  # the letter is listed also with a log that cannot be read
     return event if isinstance(event, Failed) else None

@@ -14,6 +14,7 @@ from contract import redis_keys
 from contract.errors import JobNotFound, JobNotKept
 from contract.events import (
     BEGINNING,
+    LAST_WORDS,
     Cursor,
     EventId,
     Frame,
@@ -23,7 +24,7 @@ from contract.events import (
 from contract.result import Fold, Result
 from relay.compaction.follower_turns import in_turn
 from relay.compaction.large_frames import MOST_BYTES, LargeFrames
-from relay.compaction.log_reader import frames_of, read_log, size_of
+from relay.compaction.log_reader import frames_of, read_log, size_of, until_end
 from relay.connection import Connection
 from relay.subscriber import Subscriber, Subscription, UpcomingJob
 
@@ -50,23 +51,37 @@ async def where(
         damage: list[str] = []
         async with large.decoding(sum(map(size_of, found))):
             read = [frames_of(each, on_damage=damage.append) for each in found]
-    if damage or not read[0]:
+        is_off = bool(damage) or not read[0]
+        is_off = is_off or await _is_past_end(connection, job_id, seen, read[0][-1])
+    if is_off:
         whole = [frame async for frames in read_log(connection, job_id) for frame in frames]
         read = [whole] * 3
-    return _place(cursor, *read)
+    return _place(cursor, *read[1:])
+
+
+async def _is_past_end(connection: Connection, job_id: str, seen: EventId, last: Frame) -> bool:
+    """Whether a cursor is the last event of a log, and behind the terminal one.
+
+    Another program may have put it there, and an older version of the fleet told of it.
+    """
+    if last.id != seen or last.is_last:
+        return False
+    (status,) = await connection.replies([("HGET", redis_keys.record(job_id), "status")])
+    return (status or b"").decode(errors="replace") in LAST_WORDS
 
 
 def _place(
-    cursor: Cursor, last: Sequence[Frame], there: Sequence[Frame], begun: Sequence[Frame]
+    cursor: Cursor, there: Sequence[Frame], begun: Sequence[Frame]
 ) -> Literal["ended", "lost", "open"]:
-    """Where a cursor is, by frames from the end, at the cursor, and at its attempt's beginning."""
+    """Where a cursor is, by frames at the cursor and at its attempt's beginning."""
     (seen, nonce), started = cursor, EventId(cursor.id.attempt, 1)
     if seen != BEGINNING:
         is_there = any(frame.id == seen for frame in there)
         first = [frame for frame in begun if frame.id == started]
         if not is_there or (nonce and seen >= started and nonce_in(first) != nonce):
             return "lost"
-    return "ended" if last and last[-1].is_last and last[-1].id == seen else "open"
+    is_end = any(frame.is_last and frame.id == seen for frame in there)
+    return "ended" if is_end else "open"
 
 
 async def _no_log(connection: Connection, job_id: str) -> JobNotFound:
@@ -263,7 +278,7 @@ class Log:
                 break
             cursor = frame.id
             frames.append(frame)
-        return frames
+        return until_end(frames)
 
     def _sound(self, subscription: Subscription) -> list[Frame]:
         """The frames in the buffered messages; falls behind at the first that none of ours sent.

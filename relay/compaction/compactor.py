@@ -22,6 +22,7 @@ from contract import redis_keys
 from contract.errors import NewerVersion
 from contract.events import LAST_WORDS
 from relay.compaction.block import Entry, compacted, frames_in, record_entry
+from relay.compaction.log_reader import until_end
 from relay.connection import Argument, Connection, DamagedKey, ScriptCall
 from relay.scripts.loader import load
 from telemetry.repeated_warnings import RepeatedWarnings
@@ -291,6 +292,8 @@ def _packed(log: Sequence[Any], moved: Mapping[str, bytes]) -> list[Entry] | Non
     Raises NewerVersion, ValueError.
     """
     frames = [frame for _, held in log for frame in frames_in(held)]
+    if len(until_end(frames)) < len(frames):
+        raise ValueError("something stands behind its end")
     entries = [record_entry(moved)] if moved else []
     entries += compacted(frames)
     before = sum(len(value) for _, held in log for value in held.values())

@@ -1,6 +1,7 @@
 """Reads the log of a job from Redis, page by page, past whatever another program has put there.
 
-Invariant: a reader that meets garbage goes on behind it, and the log of the process names it.
+Invariants: a reader that meets garbage goes on behind it, and the log of the process names it; the
+first terminal event is the end, whatever stands behind it.
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -50,6 +51,14 @@ def frames_of(
     return [frame for frame in frames if frame.id is not None and frame.id > after]
 
 
+def until_end(frames: list[Frame]) -> list[Frame]:
+    """The frames up to the first terminal event; all, if there is none."""
+    for count, frame in enumerate(frames, 1):
+        if frame.is_last:
+            return frames[:count]
+    return frames
+
+
 def size_of(entries: Sequence[Any]) -> int:
     """The bytes of entries of the stream."""
     return sum([len(value) for _, fields in entries for value in fields.values()])
@@ -90,12 +99,13 @@ async def read_log(
     """
     damage: list[str] = []
     read, last, is_last, has_ended = after, after, False, False
-    while not is_last:
+    while not (is_last or has_ended):
         frames = await large.after_others(job_id, last) if large else []
         if not frames:
             async with large.reading(job_id, last) if large else nullcontext():
                 page = await connection.call(page_after(job_id, read))
                 is_last, found = page.is_last, await _decoded(page, last, damage.append, large)
+                await _look_behind(connection, job_id, found, page, damage.append)
                 read = EventId.parse(page.entries[-1][0].decode()) if page.entries else read
                 del page  # a follower may take long to read the frames
                 frames = large.kept(job_id, last, found) if large else found
@@ -106,8 +116,7 @@ async def read_log(
                 is_last, read = False, last
             del found
         if frames:
-            has_ended = frames[-1].is_last
-            last = frames[-1].id or last
+            has_ended, last = frames[-1].is_last, frames[-1].id or last
             read = max(read, last)
             yield frames
         if is_last and damage and not has_ended:
@@ -119,9 +128,31 @@ async def read_log(
 async def _decoded(
     page: _Page, after: EventId, on_damage: Callable[[str], None], large: LargeFrames | None
 ) -> list[Frame]:
-    """The frames of a page after a cursor."""
+    """The frames of a page after a cursor, up to the end of the log."""
     async with large.decoding(size_of(page.entries)) if large else nullcontext():
-        return frames_of(page.entries, after, on_damage)
+        frames = frames_of(page.entries, after, on_damage)
+    ended = until_end(frames)
+    if len(ended) < len(frames):
+        on_damage(_behind(ended[-1]))
+    return ended
+
+
+async def _look_behind(
+    connection: Connection,
+    job_id: str,
+    frames: Sequence[Frame],
+    page: _Page,
+    on_damage: Callable[[str], None],
+) -> None:
+    """Tell of entries behind a page whose frames end with the terminal event."""
+    if page.is_last or not frames or not frames[-1].is_last:
+        return
+    if (await connection.call(page_after(job_id, frames[-1].id or BEGINNING))).entries:
+        on_damage(_behind(frames[-1]))
+
+
+def _behind(end: Frame) -> str:
+    return f"something stands behind its end, {end.id} {end.type}"
 
 
 async def _lost_end(

@@ -13,7 +13,7 @@ from support.relay import QUEUE, Relay, relay_on, words
 
 from contract import redis_keys
 from contract.errors import JobNotFound, NewerVersion
-from contract.events import BEGINNING, Cancelled, Cursor, Done, EventId, Failed, Frame
+from contract.events import BEGINNING, Cancelled, Cursor, Delta, Done, EventId, Failed, Frame
 from relay.leases import Holder
 from workers.continuation import EarlierOutput
 
@@ -87,6 +87,74 @@ async def test_what_stands_behind_the_end_is_passed_over_by_every_reader(
         assert not await relay.log.is_at_its_end(job, Cursor(good[-2].id or BEGINNING))
         assert (await relay.log.result(job)).status == "done"
         assert caplog.text.count(key) == 1
+
+
+def behind(end: Frame) -> list[Frame]:
+    """Sound events behind the end of a log, which no process of the fleet writes."""
+    attempt, seq = end.id or BEGINNING
+    late = (Failed(code="x", message="late"), Delta(content="later"))
+    return [Frame.of(EventId(attempt, seq + n), 1.0, each) for n, each in enumerate(late, 1)]
+
+
+async def extended(relay: Relay, job: str, frames: list[Frame]) -> None:
+    log = redis_keys.log(job)
+    adds = [("XADD", log, str(frame.id), "f", frame.to_wire()) for frame in frames]
+    await relay.connection.pipeline(adds)
+
+
+async def test_the_first_terminal_event_is_the_end_for_every_reader(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "relay.connection")
+    async with relay_on(redis_url) as relay, asyncio.timeout(10):
+        job = await ended(relay)
+        good = await read(relay, job)
+        late = behind(good[-1])
+        await extended(relay, job, late)
+        after = [await relay.frames(job, frame.id or BEGINNING) for frame in good]
+
+        assert await read(relay, job) == good == await relay.frames(job)
+        assert after == [good[at + 1 :] for at in range(len(good))]
+        assert await relay.frames(job, late[0].id or BEGINNING) == []
+        reset, *again = await relay.frames(job, late[1].id or BEGINNING)
+        assert (reset.type, again) == ("log_reset", good)
+        assert await relay.log.is_at_its_end(job, Cursor(good[-1].id or BEGINNING))
+        assert (await relay.log.result(job)).status == "done"
+        assert caplog.text.count(redis_keys.log(job)) == 1
+
+
+async def test_a_page_that_ends_with_the_end_is_no_damage_unless_more_follows(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "relay.connection")
+    async with relay_on(redis_url) as relay, asyncio.timeout(10):
+        job = await ended(relay)
+        await packed_apart(relay, job)
+        *good, end = await read(relay, job)
+        large = Frame.of(end.id, 1.0, Done(stop_sequence="x" * 2**16))
+        await rewritten(relay, job, (await entries(relay, job))[:-1])
+        await extended(relay, job, [large])
+        assert await read(relay, job) == [*good, large]
+        assert caplog.text == ""
+        await extended(relay, job, behind(end))
+
+        assert await read(relay, job) == [*good, large] == await relay.frames(job)
+        assert redis_keys.log(job) in caplog.text
+
+
+async def test_a_follower_ends_with_the_first_terminal_event_that_it_receives(
+    redis_url: str,
+) -> None:
+    async with relay_on(redis_url) as relay, asyncio.timeout(10):
+        job = await relay.enqueue()
+        stream = relay.log.follow(job)
+        (queued,) = await anext(stream)
+        attempt, seq = queued.id or BEGINNING
+        end = Frame.of(EventId(attempt, seq + 1), 1.0, Done())
+        sent = b"\n".join(frame.to_wire() for frame in (end, *behind(end)))
+        await relay.connection.command("PUBLISH", redis_keys.channel(job), sent)
+
+        assert [frame async for frames in stream for frame in frames] == [end]
 
 
 @pytest.mark.parametrize("kind", [each for each in GARBAGE if each != "a frame twice"])

@@ -1,5 +1,6 @@
 """Responses of the file and batch routes: list pages, documented errors, downloads."""
 
+import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final, Literal, Protocol
@@ -81,7 +82,7 @@ class Download(Response):
         self.init_headers(
             {
                 "Content-Length": str(file.size_bytes),
-                "Content-Disposition": f"attachment; filename*=UTF-8''{quote(file.filename)}",
+                "Content-Disposition": f"attachment; filename*=UTF-8''{_last_part(file.filename)}",
                 "Cache-Control": "no-store",
             }
         )
@@ -107,6 +108,12 @@ class Download(Response):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 piece = await anext(pieces, None)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _last_part(filename: str) -> str:
+    """The name under which a client may store a file, percent-encoded: it leaves no folder."""
+    name = re.split(r"[/\\]", filename)[-1]
+    return quote("file" if name in {"", ".", ".."} else name, safe="")
 
 
 class LinesDownload(Response):

@@ -5,10 +5,11 @@ address that a name stands for. Who uses a backend needs its name and what went 
 """
 
 import re
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import SecretStr
 
@@ -21,6 +22,9 @@ _SECRETS: Final = (
 )
 _SHORTEST: Final = 4
 """Characters; a shorter secret would hide words that have nothing to do with it."""
+_SHORTEST_CODED: Final = 8
+"""The same of a secret in base64: three letters make four, which are in many a word."""
+_ESCAPE: Final = re.compile("%[0-9A-F]{2}")
 _HINTS: Final = re.compile(
     r"://|bearer|basic|(?:sk|pk|rk|hf|xai)[-_]|AIza|ya29\.|(?:key|token)=", re.IGNORECASE
 )
@@ -43,6 +47,24 @@ def known_secrets(given: Iterable[SecretStr | None]) -> tuple[str, ...]:
             value = urlsplit(value).password or ""
         found |= {value, unquote(value)}
     return tuple(value for value in found if len(value) >= _SHORTEST)
+
+
+def spellings(secrets: Iterable[str]) -> tuple[str, ...]:
+    """Secrets as `redacted` should get them: as they are and as servers echo them, longest first.
+
+    That is in base64 (both alphabets, with and without padding), and all of these percent-encoded.
+    """
+    found: set[str] = set()
+    for secret in filter(None, secrets):
+        forms = {secret}
+        for encode in (b64encode, urlsafe_b64encode):
+            coded = encode(secret.encode(errors="replace")).decode()
+            if len(coded) >= _SHORTEST_CODED:
+                forms |= {coded, coded.rstrip("=")}
+        quoted = {quote(form, safe, errors="replace") for form in forms for safe in ("", "/")}
+        lower = {_ESCAPE.sub(lambda escape: escape[0].lower(), form) for form in quoted}
+        found |= forms | quoted | lower
+    return tuple(sorted(found, key=lambda form: (-len(form), form)))
 
 
 def redacted(text: str, secrets: Iterable[str] = ()) -> str:

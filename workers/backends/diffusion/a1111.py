@@ -55,7 +55,7 @@ class A1111:
         self._client = BackendClient(
             url,
             headers=None if user is None else basic_authorization(user, password),
-            secrets=(password,) if password else (),
+            secrets=(password, f"{user}:{password}") if password else (),
             transport=transport,
         )
 

@@ -30,6 +30,7 @@ from contract.errors import (
     StaleConnection,
 )
 from contract.sse import BYTE_ORDER_MARK
+from telemetry.plain_text import spellings
 from workers.backends.http.connections import (
     Connections,
     HttpTransport,
@@ -205,10 +206,11 @@ class BackendClient:
     ) -> None:
         """`url` has no credentials; `key` is sent as a bearer token; tests pass a transport.
 
-        `signer` signs each request. Errors redact `key` and `secrets` (values in `headers`).
+        `signer` signs each request. Errors redact `key` and `secrets` (what `headers` hold, before
+        it was encoded), however they are spelled.
         """
         self.url = url.rstrip("/")
-        self.secrets = (*((key,) if key else ()), *secrets)
+        self.secrets = spellings((key or "", *secrets))
         self._headers = {
             "user-agent": "llm-fleet",
             "accept-encoding": "identity",

@@ -160,6 +160,9 @@ CONTEXT_WORDS: Final = (
 MESSAGE_LIMIT: Final = 500
 """Most characters of a backend's message that are repeated."""
 
+_LOOKED_AT: Final = 20_000
+"""Characters of such a message, with the white space that is not repeated."""
+
 _CLIENT: Final = frozenset({*range(400, 500), 501, 0})
 _SERVER: Final = frozenset({*range(500, 600), 0})
 _ANY: Final = _CLIENT | _SERVER
@@ -254,7 +257,7 @@ def error_from(
     answer = _parsed(body)
     if answer is None:
         text = body if isinstance(body, str) else body.decode("utf-8", "replace")
-        made = _made(status, "", _readable(text), headers, secrets)
+        made = _made(status, "", text, headers, secrets)
         made.scope = _scope(made, status)
         return made
     return error_in(answer, status=status, headers=headers, secrets=secrets)
@@ -288,7 +291,7 @@ def error_in(
     if status < 400:  # noqa: PLR2004 - an error in a stream, or a 200 that is none
         inside = _status_inside(fields, error)
     kind = f"{kind} {google_terms(error)}"
-    made = _made(inside, kind, _readable(_text_of(message)), headers, secrets)
+    made = _made(inside, kind, _text_of(message), headers, secrets)
     made.scope = _scope(made, status)
     if made.retry_after_s is None:
         made.retry_after_s = retry_delay_s(error)
@@ -318,8 +321,9 @@ def _made(
     headers: Mapping[str, str] | None,
     secrets: Iterable[str],
 ) -> BackendError:
-    error = _classified(status, f"{kind} {text}".lower())
-    shown = redacted(text, secrets) or "the backend gave no reason"
+    error = _classified(status, f"{kind} {_readable(text)}".lower())
+    # Before it is cut off: the first half of a key is not known for one.
+    shown = _readable(redacted(text[:_LOOKED_AT], secrets)) or "the backend gave no reason"
     note = f" (HTTP {status})" if status else ""
     return error(shown + note, upstream_status=status or None, retry_after_s=retry_after_s(headers))
 
@@ -362,7 +366,7 @@ def _status_inside(*places: dict[str, Any]) -> int:
 def _readable(text: str) -> str:
     start = text[:2000].lstrip().lower()
     if start.startswith(("<!doctype html", "<html")):
-        title = _TITLE.search(text[:20000])
+        title = _TITLE.search(text[:_LOOKED_AT])
         return f"an HTML page titled {title.group(1).strip()!r}" if title else "an HTML page"
     text = " ".join(text.split())
     return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 3] + "..."

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -129,7 +130,8 @@ async def test_user_and_password_are_sent_and_never_shown() -> None:
 
     def answer(request: httpx.Request) -> httpx.Response:
         seen.append(request.headers["authorization"])
-        return httpx.Response(401, json={"detail": "Incorrect username or s3cret"})
+        echo = f"Incorrect username or s3cret: {quote(seen[-1])}"
+        return httpx.Response(401, json={"detail": echo})
 
     backend = a1111(FunctionTransport(answer), user="me", password="s3cret")
     with pytest.raises(AuthenticationRefused) as raised:
@@ -138,6 +140,7 @@ async def test_user_and_password_are_sent_and_never_shown() -> None:
 
     assert seen == ["Basic " + base64.b64encode(b"me:s3cret").decode()]
     assert "s3cret" not in raised.value.message
+    assert quote(seen[0].removeprefix("Basic ")) not in raised.value.message
 
 
 def web_ui(answer: object) -> FunctionTransport:

@@ -190,6 +190,13 @@ def test_no_answer_is_without_an_error_class(status: int, body: bytes) -> None:
     assert len(error.message) < 600
 
 
+def test_a_message_that_is_cut_off_shows_no_part_of_a_key() -> None:
+    key = "vllm-key-0123456789"
+    found = error_in({"error": f"{'x' * 490} {key} is wrong"}, status=500, secrets=[key])
+
+    assert "vllm" not in found.message
+
+
 def test_an_html_page_is_named_by_its_title() -> None:
     error = error_from(502, b"<html><title> Bad Gateway </title>" + b"x" * 9000)
 

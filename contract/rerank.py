@@ -7,7 +7,7 @@ from pydantic import Field, StrictBool, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from contract.requests import Request
-from contract.wire import WireModel
+from contract.wire import TextLength, WireModel
 
 MOST_DOCUMENTS: Final = 8192
 LONGEST_DOCUMENT: Final = 262_144
@@ -15,8 +15,8 @@ LONGEST_DOCUMENT: Final = 262_144
 LONGEST_QUERY: Final = 65_536
 """Characters."""
 
-Document = Annotated[str, Field(max_length=LONGEST_DOCUMENT)]
-Query = Annotated[str, Field(min_length=1, max_length=LONGEST_QUERY)]
+Document = Annotated[str, TextLength(LONGEST_DOCUMENT)]
+Query = Annotated[str, TextLength(LONGEST_QUERY, least=1)]
 
 
 class RerankRequest(Request):

@@ -6,9 +6,9 @@ out, because a fleet is upgraded one process at a time.
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
@@ -16,6 +16,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     ValidationError,
     model_validator,
 )
@@ -23,6 +24,8 @@ from pydantic_core import (
     CoreSchema,
     ErrorDetails,
     PydanticCustomError,
+    PydanticKnownError,
+    core_schema,
     from_json,
     to_json,  # noqa: TID251 - no line, and a digest that must stay what it was
 )
@@ -107,8 +110,41 @@ class ClientModel(BoundedModel, WireModel):
     """Base of models of the API that clients send; unknown fields are refused."""
 
 
-_LARGE_CHARS: Final = 2**18
+@dataclass(frozen=True)
+class TextLength:
+    """Bounds texts of which a request may have thousands, in characters.
+
+    `Field(max_length=...)` has Python keep each text's UTF-8 with it.
+    """
+
+    most: int
+    least: int = 0
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """The text's schema, and what checks it."""
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """What a bounded field has."""
+        least = {"minLength": self.least} if self.least else {}
+        return {**handler(schema), "maxLength": self.most, **least}
+
+    def _checked(self, text: str) -> str:
+        if len(text) > self.most:
+            raise PydanticKnownError("string_too_long", {"max_length": self.most})
+        if len(text) < self.least:
+            raise PydanticKnownError("string_too_short", {"min_length": self.least})
+        return text
+
+
+_APART_CHARS: Final = 2**8
 """Texts of fewer characters are left to the serializer."""
+_LARGE_CHARS: Final = 2**18
+"""Pieces of fewer bytes are joined."""
 _SLICE_CHARS: Final = 2**21
 AnyModel = TypeVar("AnyModel", bound=WireModel)
 
@@ -119,49 +155,76 @@ def encode(model: WireModel) -> bytes:
 
 
 def encode_large(model: WireModel) -> list[bytes]:
-    """What `encode` returns, in pieces, so that a text of megabytes is never there twice.
+    """What `encode` returns, in pieces, so that no text of a large request is there twice.
 
     Python keeps a text with one character beyond U+00FF in two bytes a character, beyond U+FFFF in
     four. The serializer would add the text in UTF-8, which Python keeps with it, a buffer that
-    grows, and a copy of the buffer. Here a large text is encoded a slice at a time.
+    grows, and a copy of the buffer. Here each text is encoded apart, a large one a slice at a time.
     """
     return list(json_pieces(model.model_dump(mode="json", exclude_none=True, by_alias=True)))
 
 
 def json_pieces(value: Any) -> Iterator[bytes]:
-    """The JSON of a value, as `to_json` writes it, with its large texts a slice at a time.
+    """The JSON of a value, as `to_json` writes it, in pieces of about two megabytes.
 
     An infinite number, which JSON has no word for, is null.
-    A text that is there twice, as what `/v1/responses` repeats of a request, has the same slices.
+    A large text that is there twice, as what `/v1/responses` repeats of a request, has the same
+    slices.
     """
+    held: list[bytes] = []
+    size_bytes = 0
+    for part in _parts(value):
+        if len(part) >= _LARGE_CHARS:
+            if held:
+                yield b"".join(held)
+            yield part
+            held, size_bytes = [], 0
+            continue
+        held.append(part)
+        size_bytes += len(part)
+        if size_bytes >= _SLICE_CHARS:
+            yield b"".join(held)
+            held, size_bytes = [], 0
+    if held:
+        yield b"".join(held)
+
+
+def _parts(value: Any) -> Iterator[bytes]:
+    """The JSON of a value: what is between its texts, and the texts, in turns."""
     texts: list[str] = []
     mark = uuid4().hex
-    rest = re.split(
-        rb'"%s[0-9]+"' % mark.encode(), to_json(_hollow(value, texts, mark), inf_nan_mode="null")
-    )
-    times = Counter(map(id, texts))
+    rest = to_json(_hollow(value, texts, mark), inf_nan_mode="null").split(b'"%s' % mark.encode())
+    times = Counter(id(text) for text in texts if len(text) >= _LARGE_CHARS)
     repeated: dict[int, list[bytes]] = {}
     yield rest[0]
-    for text, after in zip(texts, rest[1:], strict=True):
-        if times[id(text)] == 1:
+    for number, (text, after) in enumerate(zip(texts, rest[1:], strict=True)):
+        if times[id(text)] <= 1:
             yield from _slices(text)
         else:
             yield from repeated.get(id(text)) or repeated.setdefault(id(text), [*_slices(text)])
-        yield after
+        yield after[len(f'{number}"') :]
 
 
 def _slices(text: str) -> Iterator[bytes]:
+    if len(text) <= _SLICE_CHARS:
+        yield _encoded(text)
+        return
     yield b'"'
     for start in range(0, len(text), _SLICE_CHARS):
-        yield to_json(text[start : start + _SLICE_CHARS])[1:-1]
+        yield _encoded(text[start : start + _SLICE_CHARS])[1:-1]
     yield b'"'
+
+
+def _encoded(text: str) -> bytes:
+    """A text as JSON: of its bytes, because Python keeps UTF-8 with a text that is serialized."""
+    return to_json(text if text.isascii() else text.encode("utf-8", "surrogatepass"))
 
 
 def _hollow(value: Any, texts: list[str], mark: str) -> Any:
-    """The value with `<mark><number>` for each large text, which are added to `texts` in order."""
-    if isinstance(value, str) and len(value) >= _LARGE_CHARS:
+    """The value with `<mark><number>` for each text that is not short; `texts` gets these."""
+    if isinstance(value, str) and len(value) >= _APART_CHARS:
         texts.append(value)
-        return f"{mark}{len(texts)}"
+        return f"{mark}{len(texts) - 1}"
     if isinstance(value, Mapping):
         return {
             _hollow(name, texts, mark): _hollow(each, texts, mark) for name, each in value.items()

@@ -97,6 +97,7 @@ async def create(
     call, store, betas = message
     earlier = await store.earlier(body.thread)
     translated = await call.translated(to_request, body, betas, earlier)
+    let_go(body, "messages", "system")
     chat = translated.request
     call.add_ignored(translated.left_out)
     if translated.may_not_think:
@@ -111,7 +112,6 @@ async def create(
             known_reset = (await store.replay(StoredMessage(record, chat))).last_reset
         events = MessageEvents(facts, last_reset=known_reset)
         return call.stream(record, events, events.split_frames, shows_position=True)
-    let_go(body, "messages", "system")
     del chat, translated, earlier
     builder = MessageBuilder(facts)
     await call.result(record, builder.add, marks=("content",))

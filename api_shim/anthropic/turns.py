@@ -74,19 +74,30 @@ class TurnReader:
     def __init__(self, past: Sequence[Message] = ()) -> None:
         """`past`: messages that precede those of the request."""
         self._messages: list[Message] = list(past)
+        self._has_past = bool(past)
+        # Of the turn that is being read: made one message at its end, because a client may send
+        # ten thousand messages of one role.
+        self._parts_of_user: list[Part] = []
+        self._is_text = True
+        self._of_assistant: list[Message] = []
         self._left_out: list[str] = []
         self._tools = ToolChanges()
         self._call_names = {call.id: call.name for each in past for call in each.tool_calls}
+        if past and past[-1].role == "user":
+            self._add_user(_parts_of(self._messages.pop().content))
+        elif past and past[-1].role == "assistant":
+            self._of_assistant.append(self._messages.pop())
 
     def read(self, system: Content | None, turns: Sequence[TurnBody]) -> Turns:
         """All messages; raises Refusal for what no backend accepts."""
         first = 0
-        if not self._messages:
+        if not self._has_past:
             is_over = (at for at, turn in enumerate(turns) if turn.role != "system")
             first = next(is_over, len(turns))
             self._begin(system, turns[:first])
         for at, turn in enumerate(turns[first:], start=first):
             self._add(f"messages.{at}.content", turn)
+        self._end_turn()
         if all(message.role == "system" for message in self._messages):
             without = ", ".join(dict.fromkeys(self._left_out))
             why = f", and nothing is understood of {without}" if without else ""
@@ -134,14 +145,22 @@ class TurnReader:
     def _add_user(self, parts: Sequence[Part]) -> None:
         if not parts:
             return
-        last = self._messages[-1] if self._messages else None
-        if last is not None and last.role == "user":
-            self._messages.pop()
-            before = (
-                (TextPart(text=last.content),) if isinstance(last.content, str) else (last.content)
-            )
-            parts = [*before, *parts]
-        self._messages.append(Message(role="user", content=joined(parts)))
+        if self._of_assistant:
+            self._end_turn()
+        is_text = all(isinstance(part, TextPart) for part in parts)
+        if self._is_text and not is_text and self._parts_of_user:
+            self._parts_of_user = _parts_of(joined(self._parts_of_user))
+        self._is_text = self._is_text and is_text
+        self._parts_of_user += parts
+
+    def _end_turn(self) -> None:
+        """Make a message of what the user or the assistant has said in one turn."""
+        if self._parts_of_user:
+            content = joined(self._parts_of_user)
+            self._messages.append(Message(role="user", content=content))
+        elif self._of_assistant:
+            self._messages.append(_together(self._of_assistant))
+        self._parts_of_user, self._is_text, self._of_assistant = [], True, []
 
     def _add_result(self, field: str, block: BlockBody) -> None:
         if not block.tool_use_id:
@@ -156,6 +175,7 @@ class TurnReader:
         )
         if block.is_error:
             parts = [TextPart(text="Error:"), *parts]
+        self._end_turn()
         self._messages.append(
             Message(
                 role="tool",
@@ -169,11 +189,10 @@ class TurnReader:
     def _add_assistant(self, field: str, content: Content) -> None:
         message = self._assistant(field, content)
         self._call_names |= {call.id: call.name for call in message.tool_calls}
-        last = self._messages[-1] if self._messages else None
-        if last is not None and last.role == "assistant":
-            self._messages[-1] = _both(last, message)
-        elif message.text or message.thinking or message.tool_calls or message.provider_meta:
-            self._messages.append(message)
+        if message.text or message.thinking or message.tool_calls or message.provider_meta:
+            if self._parts_of_user:
+                self._end_turn()
+            self._of_assistant.append(message)
 
     def _assistant(self, field: str, content: Content) -> Message:
         if isinstance(content, str):
@@ -294,13 +313,23 @@ def joined(parts: Sequence[Part]) -> str | tuple[Part, ...]:
     return _LINE.join(texts) if len(texts) == len(parts) else tuple(parts)
 
 
-def _both(turn: Message, more: Message) -> Message:
-    return turn.model_copy(
+def _parts_of(content: str | tuple[Part, ...]) -> list[Part]:
+    return [TextPart(text=content)] if isinstance(content, str) else list(content)
+
+
+def _together(turns: Sequence[Message]) -> Message:
+    """Messages of the assistant that follow each other, as one."""
+    if len(turns) == 1:
+        return turns[0]
+    meta: dict[str, Any] = {}
+    for turn in turns:
+        meta |= turn.provider_meta or {}
+    return turns[0].model_copy(
         update={
-            "content": turn.text + more.text,
-            "thinking": (turn.thinking or "") + (more.thinking or "") or None,
-            "tool_calls": (*turn.tool_calls, *more.tool_calls),
-            "provider_meta": {**(turn.provider_meta or {}), **(more.provider_meta or {})} or None,
+            "content": "".join(turn.text for turn in turns),
+            "thinking": "".join(turn.thinking or "" for turn in turns) or None,
+            "tool_calls": tuple(call for turn in turns for call in turn.tool_calls),
+            "provider_meta": meta or None,
         }
     )
 

@@ -6,6 +6,7 @@ input file, and the results are the lines of the output and error file, rendered
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from hashlib import blake2b
 from typing import Annotated, Any, Final
 from uuid import uuid4
@@ -27,6 +28,7 @@ from api_shim.batch.lines import split_lines
 from api_shim.batch.supported_endpoints import check_batch
 from api_shim.bodies.json_scan import JsonBounds
 from api_shim.dependencies import Dependencies, Injected
+from api_shim.file_storage import PIECE_BYTES
 from api_shim.http.authentication import Caller
 from api_shim.http.headers import (
     BackendHeader,
@@ -34,7 +36,7 @@ from api_shim.http.headers import (
     NotBeforeHeader,
     WebhookHeader,
 )
-from api_shim.http.json_body import parse_held, read_body, require_json, take_body
+from api_shim.http.json_body import made_of_large, parse_held, read_body, require_json, take_body
 from api_shim.http.problems import Refusal
 from api_shim.submission.ignored_fields import HEADER, header_value
 from contract.batches import BATCH_ID, ENDED, Batch, NewBatch, StoredFile
@@ -128,16 +130,17 @@ async def _stored(
 
     The same lines with the same Idempotency-Key are the same file, so that they are one batch.
     """
-    digest = blake2b(f"{tenant.name} {key} ".encode() + lines, digest_size=16).hexdigest()
-    file_id = f"file-{digest if key else uuid4().hex}"
+    file_id = f"file-{uuid4().hex}"
     if key:
+        file_id = f"file-{await made_of_large(partial(_digest, tenant.name, key, lines))}"
         with suppress(UnknownFile):
             return await dependencies.files.get_for_tenant(file_id, tenant), False
     name = stored_name(file_id)
     await dependencies.storage.demand_room(len(lines))
     await dependencies.file_room.reserve(name, tenant.name, len(lines), len(lines))
     async with dependencies.storage.write(name) as writing:
-        await writing.write(lines)
+        for start in range(0, len(lines), PIECE_BYTES):  # all at once is a copy on the event loop
+            await writing.write(lines[start : start + PIECE_BYTES])
     file = StoredFile(
         id=file_id,
         tenant=tenant.name,
@@ -148,6 +151,12 @@ async def _stored(
     )
     created = await dependencies.files.create(file, ttl_s=dependencies.settings.file_ttl_s)
     return created, True
+
+
+def _digest(tenant: str, key: str, lines: bytes) -> str:
+    found = blake2b(f"{tenant} {key} ".encode(), digest_size=16)
+    found.update(lines)
+    return found.hexdigest()
 
 
 @router.get(

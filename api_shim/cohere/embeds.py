@@ -12,10 +12,11 @@ from api_shim.cohere.errors import named, wrong_field
 from api_shim.submission.ignored_fields import LenientModel
 from contract.embeddings import TASK_WORDS, EmbedRequest
 from contract.errors import NotSupported
-from contract.json_lines import json_line
+from contract.json_lines import json_line, one_line
 from contract.quantization import RowType, encoded_rows
 from contract.requests import Word
 from contract.result import Embeddings, Result
+from contract.wire import json_pieces
 
 MOST_TEXTS: Final = 2048
 """As of /v1/embeddings; at Cohere 96."""
@@ -116,7 +117,10 @@ def embed_pieces(
                 yield b"".join(page)
                 page.clear()
         yield b"".join(page) + b"]"
-    yield b"}," + json_line(_end(request, result))[1:]
+    begun = b"},"
+    for piece in map(one_line, json_pieces(_end(request, result))):
+        yield begun + piece.removeprefix(b"{") if begun else piece
+        begun = b""
 
 
 def _end(request: EmbedRequest, result: Result) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from api_shim.dependencies import DropIn
 from api_shim.following.drop_in import DropInCall
 from api_shim.following.piecewise import in_pieces
 from api_shim.http.json_body import JsonRoute
-from contract.json_lines import json_line
+from contract.json_lines import one_line
+from contract.wire import json_pieces
 
 router = APIRouter(tags=["rerank"], route_class=JsonRoute)
 
@@ -109,15 +110,19 @@ async def embed(
 
 
 async def _reranked(body: RerankBody, call: DropInCall) -> Response:
-    record = await call.submit(await call.translated(to_rerank, body), body)
     documents = body.documents if body.return_documents else None
+    request = await call.translated(to_rerank, body)
+    record = await call.submit(request, body, spent=("documents",))
+    del request
     result = await call.result(record)
     created, model = int(record.created_at), record.model or ""
     return _json(rerank_response(record.id, created, model, result, documents), call)
 
 
 async def _scored(body: ScoreBody, call: DropInCall) -> Response:
-    record = await call.submit(await call.translated(to_score, body), body)
+    request = await call.translated(to_score, body)
+    record = await call.submit(request, body, spent=("text_1", "text_2"))
+    del request
     result = await call.result(record)
     created, model = int(record.created_at), record.model or ""
     return _json(score_response(record.id, created, model, result), call)
@@ -125,4 +130,4 @@ async def _scored(body: ScoreBody, call: DropInCall) -> Response:
 
 def _json(value: Any, call: DropInCall) -> Response:
     headers = {"Cache-Control": "no-store", **call.headers}
-    return Response(json_line(value), 200, headers, media_type="application/json")
+    return in_pieces(map(one_line, json_pieces(value)), headers)

@@ -23,7 +23,7 @@ from api_shim.following.job_refusals import refusal_of, stopping
 from api_shim.following.long_answer import LongAnswer
 from api_shim.following.queue_position import Pages, QueuePositions
 from api_shim.following.shutdown import CallEnding, OpenCalls
-from api_shim.http.json_body import made_of_large
+from api_shim.http.json_body import let_go, made_of_large
 from api_shim.http.problems import Refusal
 from api_shim.submission.caller_rights import without_lease
 from api_shim.submission.ignored_fields import HEADER, LenientModel, header_value, ignored
@@ -108,16 +108,20 @@ class DropInCall:
             return translate(*args, **more)
         return await made_of_large(partial(translate, *args, **more))
 
-    async def submit(self, request: AnyRequest, body: LenientModel | None = None) -> JobRecord:
+    async def submit(
+        self, request: AnyRequest, body: LenientModel | None = None, *, spent: tuple[str, ...] = ()
+    ) -> JobRecord:
         """Submit a job; it is cancelled if the client disconnects, unless request or header differ.
 
         `body` is what the client sent: its unknown fields go into the response's X-Fleet-Ignored.
+        Its fields `spent` are let go before the request is encoded.
         Raises what `Submission.accept` raises.
         """
         if "on_disconnect" not in request.model_fields_set:
             request = request.model_copy(update={"on_disconnect": "cancel"})
         if body is not None:
             self.add_ignored(ignored(body))
+            let_go(body, *spent)
         record, _ = await self._submission.accept(request)
         if record.alias is not None:
             self._answering = AnsweringModel(record, self._submission.headers)

@@ -134,7 +134,9 @@ async def post_embed(
     if isinstance(job, LoadRequest | UnloadRequest):
         await _load_or_unload(job, body, call, dependencies)
         return json(embed.embed_response(body.model_name, None), call)
-    result = await call.result(await call.submit(job, body))
+    record = await call.submit(job, body, spent=("input",))
+    del job
+    result = await call.result(record)
     # Thousands of vectors are megabytes of JSON, and the loop serves other calls meanwhile.
     return json(await asyncio.to_thread(embed.embed_response, body.model_name, result), call)
 

@@ -39,8 +39,7 @@ async def chat(
     call: DropIn,
 ) -> Response:
     """Continue a conversation."""
-    record = await call.submit(await call.translated(to_chat, body), body)
-    let_go(body, "messages")
+    record = await call.submit(await call.translated(to_chat, body), body, spent=("messages",))
     head = ResponseHead.of(record)
     if body.stream:
         chunks = chat_response.ChatChunks(head, with_usage=body.with_usage)
@@ -83,7 +82,9 @@ async def embed(
     call: DropIn,
 ) -> Response:
     """Turn texts into vectors."""
-    record = await call.submit(await call.translated(embeddings.to_embed, body), body)
+    request = await call.translated(embeddings.to_embed, body)
+    record = await call.submit(request, body, spent=("input",))
+    del request
     result = await call.result(record)
     pieces = embeddings.pieces(ResponseHead.of(call.answered(record)), result, body.encoding_format)
     head = response_headers(call.headers)

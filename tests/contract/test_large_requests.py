@@ -1,14 +1,19 @@
 """A request in pieces is the JSON that the serializer alone would write.
 
-Subjects: contract/wire.py.
+Subjects: contract/wire.py, contract/rerank.py.
 """
 
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from contract.chat import ChatRequest, Message, TextPart, Tool
+from contract.embeddings import EmbedRequest
+from contract.rerank import RerankRequest
 from contract.wire import encode, encode_large, json_pieces
 
 LARGE = 2**8
@@ -18,7 +23,7 @@ LARGE = 2**8
 def _small_slices() -> Iterator[None]:
     """As if little were large: the same cuts, with less to cut."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("_LARGE_CHARS", "_SLICE_CHARS"):
+        for name in ("_APART_CHARS", "_LARGE_CHARS", "_SLICE_CHARS"):
             patch.setattr(f"contract.wire.{name}", LARGE)
         yield
 
@@ -46,6 +51,30 @@ def test_pieces_are_the_whole(filling: str, shift: int) -> None:
 
     assert b"".join(pieces) == encode(request)
     assert max(map(len, pieces)) <= 7 * LARGE
+
+
+def test_no_text_is_kept_in_utf_8_as_well() -> None:
+    text = "中" + "x" * 2 * LARGE
+    size_bytes = sys.getsizeof(text)
+    ranked = RerankRequest(model="m", documents=(text,), queries=(text,))
+
+    encode_large(ranked)
+    encode_large(EmbedRequest(model="m", input=(text, "short")))
+    encode_large(ChatRequest(model="m", messages=(Message(role="user", content=text),)))
+
+    assert sys.getsizeof(text) == size_bytes
+
+
+def test_a_text_is_as_bounded_as_a_field() -> None:
+    schema = RerankRequest.model_json_schema()["properties"]
+
+    assert schema["documents"]["items"] == {"maxLength": 262_144, "type": "string"}
+    assert schema["queries"]["items"] == {"maxLength": 65_536, "minLength": 1, "type": "string"}
+    for given, kind in (({"documents": ["x", "x" * 262_145]}, "long"), ({"query": ""}, "short")):
+        fields: dict[str, Any] = {"model": "m", "documents": ["x"], "query": "x", **given}
+        with pytest.raises(ValidationError) as caught:
+            RerankRequest(**fields)
+        assert [each["type"] for each in caught.value.errors()] == [f"string_too_{kind}"]
 
 
 def test_a_value_without_large_texts_is_one_piece() -> None:

@@ -16,6 +16,9 @@ JSON = {"content-type": "application/json"}
 _SMALL = 20_000
 """Bytes of a response that tells an error."""
 
+_READ_S = 4.0
+"""Until a request counts as one that waits."""
+
 
 async def sent(at: Scene, path: str, body: bytes) -> tuple[str, int]:
     """Status and size of the response to a body."""
@@ -139,6 +142,41 @@ async def large_text_with_emoji(at: Scene) -> Outcome:
     return Outcome(f"{outcome.said}; {status}", outcome.is_kept and status == "202")
 
 
+async def waits(at: Scene, path: str, body: bytes) -> Outcome:
+    """A request that is accepted, and whose job nobody takes."""
+    async with httpx.AsyncClient(base_url=at.url, timeout=httpx.Timeout(200, read=_READ_S)) as http:
+        try:
+            answer = await http.post(path, content=body, headers=JSON)
+        except httpx.ReadTimeout:
+            return Outcome("waits", is_kept=True)
+    return Outcome(f"{answer.status_code}, {answer.text[:200]}", is_kept=False)
+
+
+def text_of_another_alphabet(size_bytes: int) -> str:
+    """One character that makes Python's strings twice as wide, and others."""
+    return "\u4e2d" + "w " * (size_bytes // 2)
+
+
+async def many_documents(at: Scene) -> Outcome:
+    """An honest request of 21 MB, each of its texts with such a character."""
+    documents = [text_of_another_alphabet(2800)] * at.many(8000)
+    given = {"model": "m", "query": "w", "documents": documents}
+    return await waits(at, "/v2/rerank", json.dumps(given, ensure_ascii=False).encode())
+
+
+async def many_texts(at: Scene) -> Outcome:
+    """The same of 20 MB, for vectors."""
+    given = {"model": "m", "input": [text_of_another_alphabet(10_000)] * at.many(2048)}
+    return await waits(at, "/v1/embeddings", json.dumps(given, ensure_ascii=False).encode())
+
+
+async def many_items(at: Scene) -> Outcome:
+    """The same, as a conversation."""
+    message = {"role": "user", "content": text_of_another_alphabet(2200)}
+    messages = [json.dumps(message, ensure_ascii=False).encode()] * at.many(9000)
+    return await waits(at, "/v1/responses", conversation("/v1/responses", messages))
+
+
 async def a_million_tokens(at: Scene) -> Outcome:
     """Honest requests with as many ids of tokens as there may be."""
     ids = [[12345] * at.many(999_000)]
@@ -185,6 +223,9 @@ CASES = [
     Case("29 MB with a Chinese character", large_text_of_another_alphabet, 4 * 29),
     Case("a batch of 29 MB with one", large_batch_of_another_alphabet, 4 * 29),
     Case("29 MB with an emoji", large_text_with_emoji, 2 * 32),
+    Case("texts of 21 MB to rank", many_documents, 4 * 21),
+    Case("texts of 20 MB to embed", many_texts, 4 * 19.5),
+    Case("texts of 20 MB as items", many_items, 4 * 19.5),
     Case("a million ids of tokens", a_million_tokens, 2 * 32),
     Case("ten thousand messages", a_long_conversation, 4 * 6),
     Case("forty bodies of 24 MB", many_large_bodies, 600),

@@ -26,7 +26,9 @@ WORST_S = 0.25
 _AFTER_S = 0.5
 """What a flood leaves to do is a part of it."""
 _PROBE = Path(__file__).with_name("health_probe.py")
-_BACKENDS = {"scripted": {"capabilities": ["chat", "embed", "image"], "models": ["m"], "slots": 1}}
+_BACKENDS = {
+    "scripted": {"capabilities": ["chat", "embed", "image", "rerank"], "models": ["m"], "slots": 1}
+}
 
 
 @dataclass(frozen=True)

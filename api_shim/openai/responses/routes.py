@@ -11,7 +11,7 @@ from api_shim.following.answer_stream import AnswerStream
 from api_shim.following.job_refusals import restarted
 from api_shim.following.token_counts import TokenCount
 from api_shim.http.head import is_head
-from api_shim.http.json_body import JsonRoute, let_go
+from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import problem_of
 from api_shim.openai import schemas as shapes
 from api_shim.openai.request_fields import invalid_field, unsupported_field
@@ -64,7 +64,7 @@ async def create(
     """Create a response: whole, as a stream, or in the background."""
     request = await call.translated(to_request, body, await store.earlier(body))
     call.add_ignored(body.left_out)
-    record = await call.submit(request, body)
+    record = await call.submit(request, body, spent=("input",))
     response = StoredResponse(record, request)
     if body.stream:
         is_replayed = "Idempotent-Replayed" in call.headers
@@ -74,7 +74,6 @@ async def create(
     if body.background:
         return await _as_it_stands(response, store, call.headers)
     builder = ResponseBuilder(response.facts)
-    let_go(body, "input")
     del request, response
     await call.result(record, lambda frame: list(builder.add(frame)), marks=("content",))
     return call.whole(json_response(builder.response, call.headers))

@@ -7,7 +7,7 @@ import pytest
 
 from api_shim.anthropic.message_body import TurnBody
 from api_shim.anthropic.signatures import facts_in, sign
-from api_shim.anthropic.turns import TurnReader, Turns
+from api_shim.anthropic.turns import TurnReader, Turns, joined
 from api_shim.http.problems import Refusal
 from contract.chat import DETAILS, ImagePart, Message, TextPart, ToolCall
 
@@ -47,6 +47,27 @@ def test_system_and_turns_of_one_role_are_joined() -> None:
         Message(role="assistant", content="de"),
     )
     assert found.left_out == ("x-anthropic-billing-header",)
+
+
+@pytest.mark.parametrize("content", ["a", [text("a")]], ids=["text", "blocks"])
+def test_many_messages_of_one_role_are_joined_once(
+    content: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = []
+
+    def counted(parts: Any) -> Any:
+        at_once.append(len(parts))
+        return joined(parts)
+
+    monkeypatch.setattr("api_shim.anthropic.turns.joined", counted)
+    turns = [{"role": role, "content": content} for role in ("user", "assistant")]
+    found = read(*([turns[0]] * 100), *([turns[1]] * 100))
+
+    assert at_once == [100]
+    assert found.messages == (
+        Message(role="user", content="\n".join("a" * 100)),
+        Message(role="assistant", content="a" * 100),
+    )
 
 
 def test_a_system_message_is_folded_where_it_stands() -> None:

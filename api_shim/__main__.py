@@ -28,6 +28,7 @@ from typing_extensions import override
 from api_shim.app import create_app, with_direct_routes
 from api_shim.following.shutdown import OpenCalls
 from api_shim.http.listening import first_key, reason_not_to_start
+from api_shim.server.acceptors import accept_more
 from api_shim.server.connection_guard import LOOK_EVERY_S, ConnectionGuard
 from api_shim.server.http_protocol import http_protocol
 from api_shim.server.websocket_protocol import websocket_protocol
@@ -82,9 +83,17 @@ class ShimServer(uvicorn.Server):
         It would look at all modules, schemas and routes with every full collection.
         """
         await super().startup(sockets)
+        self.servers += await accept_more(self.servers, self._protocol, self.config.backlog)
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """The protocol of a connection, made as uvicorn's `startup` makes it."""
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
     @override
     async def on_tick(self, counter: int) -> bool:

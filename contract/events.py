@@ -315,6 +315,20 @@ def event_of(fields: dict[str, Any]) -> AnyEvent:
         return Unknown(type=str(fields.get("type")), fields=fields)
 
 
+_delta: Final[TypeAdapter[Delta]] = TypeAdapter(Delta)
+_PLAIN: Final = 4
+"""Fields of the JSON of a fragment of text: id, at, type, content."""
+
+
+def _is_delta(fields: dict[str, Any]) -> bool:
+    """Whether all that a reader knows of a delta is of its type: readers take it as it is."""
+    is_plain = len(fields) == _PLAIN and type(fields.get("content")) is str
+    try:
+        return is_plain or bool(_delta.validate_python(fields, extra="ignore"))
+    except ValidationError:
+        return False
+
+
 _KEPT_BYTES: Final = 1024
 """Of the JSON of a frame that stays parsed: nearly all are short, and are read again at once."""
 _TYPE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -377,7 +391,11 @@ class Frame:
             and fields.get("id") == str(self.id)
             and type(fields.get("at")) in (int, float)
             and fields.get("type", self.type) == self.type
-            and (self.type == "delta" or _TYPE.fullmatch(self.type) is not None)
+            and (
+                _is_delta(fields)
+                if self.type == "delta"
+                else _TYPE.fullmatch(self.type) is not None
+            )
             and b"\r" not in self.body
         )
         if is_sound and len(self.body) <= _KEPT_BYTES:

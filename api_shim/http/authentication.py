@@ -122,6 +122,11 @@ class Authenticator:
             entry = self._table.find(key)
         return entry
 
+    def known_tenant(self, key: str | None) -> str:
+        """The tenant of a key of the table, whatever it may do; empty for any other."""
+        entry = None if key is None else self._table.find(key)
+        return "" if entry is None else entry.owner.name
+
     def may_read_metrics(self, connection: HTTPConnection) -> bool:
         """Whether the client has sent FLEET_METRICS_KEY; without it the usual rules apply."""
         key, sent = self._settings.metrics_key, presented_key(connection)

@@ -14,13 +14,14 @@ from fastapi import APIRouter, FastAPI, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
 from api_shim.bodies.json_scan import LARGE_BYTES
 from api_shim.call_turns import CallTurns
 from api_shim.http.access_log import LoggedCall
 from api_shim.http.auth_middleware import OPEN_PATHS
-from api_shim.http.authentication import Authenticator, last_words, revoked
+from api_shim.http.authentication import Authenticator, last_words, presented_key, revoked
 from api_shim.http.headers import Preferences
 from api_shim.http.json_body import parse_json, validate_json
 from api_shim.http.ordinary_call import OrdinaryClient, OrdinaryHead, ordinary_head
@@ -111,11 +112,14 @@ class DirectRoutes:
                 with working_for(call.trace), authenticator.track(entry, permission) as key_ended:
                     scope["state"]["key"] = entry
                     client = OrdinaryClient(receive, key_ended)
-                    await self._turns.begin()
+                    await self._turns.begin("" if entry is None else entry.owner.name)
                     await call.run(_serve(route, head, scope, client, call), receive)
                 return
         if scope["type"] != "lifespan" and scope["path"] not in OPEN_PATHS:
-            await self._turns.begin()
+            authenticator = self._app.state.authenticator
+            await self._turns.begin(
+                authenticator.known_tenant(presented_key(HTTPConnection(scope)))
+            )
         await self._app(scope, receive, send)
 
 

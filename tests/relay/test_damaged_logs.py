@@ -5,6 +5,7 @@ Subjects: relay/log.py, relay/compaction/block.py, relay/dead_letters.py, worker
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,13 @@ GARBAGE: dict[str, Callable[[bytes], dict[bytes, bytes]]] = {
     "a later form of nothing": lambda _: {b"v": b"?"},
     "a field of bytes": lambda _: {b"\xff": b"\xff"},
 }  # fmt: skip
+
+
+OTHER_TYPES = (
+    b'"content":5', b'"content":["a"]', b'"thinking":5', b'"tool_calls":[{"index":"x","id":5}]',
+    b'"content":"a","logprobs":[{"token":5}]', b'"content":"a","usage":7',
+)  # fmt: skip
+"""In place of the text of a fragment: JSON, which no reader could read."""
 
 
 async def ended(relay: Relay, number: int = 3) -> str:
@@ -171,6 +179,27 @@ async def test_what_stands_in_place_of_a_frame_is_passed_over(redis_url: str, ki
 
             assert [frame.to_wire() for frame in await read(relay, job)] == rest
             assert [frame.to_wire() for frame in await relay.frames(job)] == rest
+
+
+@pytest.mark.parametrize("fields", OTHER_TYPES)
+async def test_a_fragment_with_fields_of_other_types_is_passed_over_and_named(
+    redis_url: str, fields: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await ended(relay)
+        log = await entries(relay, job)
+        at = next(at for at, (_, held) in enumerate(log) if b" delta " in held[b"f"])
+        id, held = log[at]
+        first, *others = held[b"f"].split(b"\n")
+        wrong = re.sub(rb'"content":"[^"]*"', fields, first)
+        log[at] = id, {b"f": b"\n".join([wrong, *others])}
+        whole = await read(relay, job)
+        await rewritten(relay, job, log)
+
+        assert [f.to_wire() for f in await read(relay, job)] == [
+            frame.to_wire() for frame in whole if frame.to_wire() != first
+        ]
+    assert redis_keys.log(job) in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,16 @@ from contextlib import nullcontext
 from typing import Any, Final, NamedTuple
 
 from contract import redis_keys
-from contract.events import BEGINNING, Cancelled, Done, EventId, Failed, Frame, LastWord
+from contract.events import (
+    BEGINNING,
+    LAST_WORDS,
+    Cancelled,
+    Done,
+    EventId,
+    Failed,
+    Frame,
+    LastWord,
+)
 from relay.compaction.block import sound_frames
 from relay.compaction.large_frames import LargeFrames
 from relay.connection import Argument, Connection, Hash, ScriptCall, pairs
@@ -54,7 +63,7 @@ def frames_of(
 def until_end(frames: list[Frame]) -> list[Frame]:
     """The frames up to the first terminal event; all, if there is none."""
     for count, frame in enumerate(frames, 1):
-        if frame.is_last:
+        if frame.type in LAST_WORDS:  # each frame of each follower passes here
             return frames[:count]
     return frames
 

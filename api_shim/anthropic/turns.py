@@ -1,4 +1,4 @@
-"""Anthropic's blocks as the contract's messages. Pure.
+"""Anthropic's blocks as the contract's messages. Pure, but that texts of the body are let go.
 
 One turn of a user may hold results of tools beside text: here each result is a message of its own,
 before the rest of the turn. Turns of the same role are one turn. A system message in the middle of
@@ -19,6 +19,8 @@ from api_shim.anthropic.message_body import (
     unsupported_field,
 )
 from api_shim.anthropic.signatures import facts_in, redacted_detail, thinking_detail
+from api_shim.bodies.joined_texts import joined_texts
+from api_shim.http.json_body import let_go
 from contract.chat import DETAILS, ImagePart, Message, Part, TextPart, ToolCall
 from contract.json_lines import json_line
 
@@ -121,6 +123,7 @@ class TurnReader:
             self._add_assistant(field, turn.content)
         elif isinstance(turn.content, str):
             self._add_user([TextPart(text=turn.content)])
+            let_go(turn, "content")
         else:
             for at, block in enumerate(turn.content):
                 if block.type in _ONLY_RESULTS:
@@ -230,7 +233,9 @@ class TurnReader:
     def _part(self, field: str, block: BlockBody) -> Iterator[Part]:
         match block.type:
             case "text":
-                yield TextPart(text=block.text or "")
+                part = TextPart(text=block.text or "")
+                let_go(block, "text")  # of a large one there is no second
+                yield part
             case "image":
                 yield _image(f"{field}.source", block.source)
             case "document":
@@ -307,10 +312,15 @@ class _Thoughts:
         return call.model_copy(update={"provider_meta": meta}) if isinstance(meta, dict) else call
 
 
-def joined(parts: Sequence[Part]) -> str | tuple[Part, ...]:
-    """Text alone as a string, because some servers accept no parts; blocks are lines of it."""
+def joined(parts: list[Part]) -> str | tuple[Part, ...]:
+    """Text alone as a string, because some servers accept no parts; blocks are lines of it.
+
+    The list is emptied.
+    """
     texts = [part.text for part in parts if isinstance(part, TextPart)]
-    return _LINE.join(texts) if len(texts) == len(parts) else tuple(parts)
+    others = tuple(parts) if len(texts) < len(parts) else ()
+    parts.clear()
+    return others or joined_texts(texts, _LINE)
 
 
 def _parts_of(content: str | tuple[Part, ...]) -> list[Part]:
@@ -337,7 +347,9 @@ def _together(turns: Sequence[Message]) -> Message:
 def _call(field: str, block: BlockBody) -> ToolCall:
     if not block.id or not block.name:
         raise invalid_field(field, "id and name are required")
-    return ToolCall(id=block.id, name=block.name, arguments=json_line(block.input or {}).decode())
+    arguments = json_line(block.input or {}).decode()
+    let_go(block, "input")
+    return ToolCall(id=block.id, name=block.name, arguments=arguments)
 
 
 def _image(field: str, source: SourceBody | str | None) -> ImagePart:

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from pydantic_core import from_json
 
+from api_shim.bodies.joined_texts import joined_texts
 from api_shim.bodies.json_scan import BACKSLASH, CONTINUATION, QUOTE, NameTooLong, end_of_string
 
 _LARGE_BYTES: Final = 2**18
@@ -147,6 +148,6 @@ def _fill(value: dict[str, Any] | list[Any], mark: str, texts: list[list[str]]) 
         if isinstance(each, str):
             if each.startswith(mark):
                 slices, texts[int(each[len(mark) :])] = texts[int(each[len(mark) :])], []
-                value[at] = "".join(slices)  # type: ignore[index]
+                value[at] = joined_texts(slices)  # type: ignore[index]
         elif isinstance(each, dict | list):
             _fill(each, mark, texts)

@@ -59,7 +59,11 @@ class ScoreBody(LenientModel):
 def to_rerank(body: RerankBody) -> RerankRequest:
     """The request; raises Refusal for what is not supported."""
     fields = tuple(body.rank_fields or ())
-    texts = [_text(at, document, fields) for at, document in enumerate(body.documents)]
+    texts: list[str] = []
+    for at, document in enumerate(body.documents):
+        texts.append(_text(at, document, fields))
+        if not body.return_documents:
+            body.documents[at] = ""  # of a large one there is no second
     given = {"query": body.query, "documents": texts, "top_n": body.top_n}
     return _request({"model": body.model, "backend": body.backend, **given}, {})
 

@@ -177,6 +177,14 @@ async def many_items(at: Scene) -> Outcome:
     return await waits(at, "/v1/responses", conversation("/v1/responses", messages))
 
 
+async def many_blocks(at: Scene) -> Outcome:
+    """The same, as blocks of one message."""
+    block = {"type": "text", "text": text_of_another_alphabet(4000)}
+    message = {"role": "user", "content": [block] * at.many(5000)}
+    messages = [json.dumps(message, ensure_ascii=False).encode()]
+    return await waits(at, "/v1/messages", conversation("/v1/messages", messages))
+
+
 async def a_million_tokens(at: Scene) -> Outcome:
     """Honest requests with as many ids of tokens as there may be."""
     ids = [[12345] * at.many(999_000)]
@@ -226,6 +234,7 @@ CASES = [
     Case("texts of 21 MB to rank", many_documents, 4 * 21),
     Case("texts of 20 MB to embed", many_texts, 4 * 19.5),
     Case("texts of 20 MB as items", many_items, 4 * 19.5),
+    Case("texts of 19 MB as blocks", many_blocks, 4 * 19.2),
     Case("a million ids of tokens", a_million_tokens, 2 * 32),
     Case("ten thousand messages", a_long_conversation, 4 * 6),
     Case("forty bodies of 24 MB", many_large_bodies, 600),

@@ -383,12 +383,12 @@ class Frame:
         Readers forward the JSON as it is: half of a frame would break those that get it.
         """
         try:
-            fields = from_json(self.body, allow_inf_nan=False)
+            fields = from_json(self.body, allow_inf_nan=False, cache_strings="keys")
         except ValueError:
             return False
         is_sound = (
             isinstance(fields, dict)
-            and fields.get("id") == str(self.id)
+            and fields.get("id") == "-".join(map(str, self.id or ()))
             and type(fields.get("at")) in (int, float)
             and fields.get("type", self.type) == self.type
             and (

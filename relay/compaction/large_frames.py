@@ -190,7 +190,8 @@ def _id(frame: Frame) -> EventId:
 def _sound(message: bytes) -> list[Frame]:
     """The frames of a message, or none if one of them is no event of the fleet."""
     frames = Frame.from_entry(message)
-    return frames if all(frame.is_sound for frame in frames if frame.id != BEGINNING) else []
+    unsound = [frame for frame in frames if frame.id != BEGINNING and not frame.is_sound]
+    return [] if unsound else frames
 
 
 def _few(frames: list[Frame], begin: int) -> list[Frame]:

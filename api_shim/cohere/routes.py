@@ -1,5 +1,8 @@
 """Routes of rerank, score and Cohere's embeddings: translate, submit, respond."""
 
+import asyncio
+from collections.abc import Iterator
+from itertools import chain
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Response
@@ -116,7 +119,10 @@ async def _reranked(body: RerankBody, call: DropInCall) -> Response:
     del request
     result = await call.result(record)
     created, model = int(record.created_at), record.model or ""
-    return _json(rerank_response(record.id, created, model, result, documents), call)
+    pieces = _pieces(rerank_response(record.id, created, model, result, documents))
+    if documents is not None:  # before the first piece, each text of the response is looked at
+        pieces = chain([await asyncio.to_thread(next, pieces)], pieces)
+    return _json(pieces, call)
 
 
 async def _scored(body: ScoreBody, call: DropInCall) -> Response:
@@ -125,9 +131,12 @@ async def _scored(body: ScoreBody, call: DropInCall) -> Response:
     del request
     result = await call.result(record)
     created, model = int(record.created_at), record.model or ""
-    return _json(score_response(record.id, created, model, result), call)
+    return _json(_pieces(score_response(record.id, created, model, result)), call)
 
 
-def _json(value: Any, call: DropInCall) -> Response:
-    headers = {"Cache-Control": "no-store", **call.headers}
-    return in_pieces(map(one_line, json_pieces(value)), headers)
+def _pieces(value: Any) -> Iterator[bytes]:
+    return map(one_line, json_pieces(value))
+
+
+def _json(pieces: Iterator[bytes], call: DropInCall) -> Response:
+    return in_pieces(pieces, {"Cache-Control": "no-store", **call.headers})

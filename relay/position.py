@@ -52,6 +52,7 @@ NO_ROOM: Final = (
     "Redis is nearly full, and jobs of this tenant take most of it: they go on when there is room"
 )
 _LIVE: Final = frozenset({"queued", "running"})
+_MOST_DIGITS: Final = 15
 _LEAST_S: Final = 10.0
 """Shortest time over which a rate is believed."""
 
@@ -122,7 +123,9 @@ class Positions:
         """Jobs that end a second, over the minutes in which any did; None if none did."""
         now = self._connection.now()
         recent = enumerate(counts[:_MINUTES])
-        ended = [(back, int(count)) for back, count in recent if count and count.isdigit()]
+        # Of more digits it is no count of ours, and may be too large for a division.
+        sound = [(back, each) for back, each in recent if each and len(each) <= _MOST_DIGITS]
+        ended = [(back, int(count)) for back, count in sound if count.isdigit()]
         if not ended:
             return None
         elapsed_s = max(_LEAST_S, now % 60 + 60 * max(back for back, _ in ended))

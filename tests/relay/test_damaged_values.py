@@ -304,6 +304,16 @@ def _report(name: str) -> WorkerReport:
     return WorkerReport(v=1, name=name, started_at=0, backends=(), queues=())
 
 
+async def test_a_count_that_no_process_wrote_is_no_part_of_a_rate(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        positions = relay.queue.positions
+
+        assert positions.rate([b"9" * 400, b"-1", b"nan", b""]) is None
+        rate = positions.rate([b"9" * 400, b"60"])
+        assert rate is not None
+        assert 0.5 <= rate <= 1
+
+
 async def commands(relay: Relay, count: int) -> int:
     """Commands that so many looks at the roster cost."""
     before = await calls(relay)

@@ -316,13 +316,13 @@ def event_of(fields: dict[str, Any]) -> AnyEvent:
 
 
 _delta: Final[TypeAdapter[Delta]] = TypeAdapter(Delta)
-_PLAIN: Final = 4
-"""Fields of the JSON of a fragment of text: id, at, type, content."""
+PLAIN_FIELDS: Final = 4
+"""Of the JSON of a fragment of text and nothing else: id, at, type, content."""
 
 
 def _is_delta(fields: dict[str, Any]) -> bool:
     """Whether all that a reader knows of a delta is of its type: readers take it as it is."""
-    is_plain = len(fields) == _PLAIN and type(fields.get("content")) is str
+    is_plain = len(fields) == PLAIN_FIELDS and type(fields.get("content")) is str
     try:
         return is_plain or bool(_delta.validate_python(fields, extra="ignore"))
     except ValidationError:
@@ -405,10 +405,7 @@ class Frame:
     @property
     def fields(self) -> dict[str, Any]:
         """The JSON object, to be read: a small one is kept since it was found sound."""
-        if self._parsed is not None:
-            return self._parsed
-        fields: dict[str, Any] = from_json(self.body)
-        return fields
+        return from_json(self.body) if self._parsed is None else self._parsed
 
     @property
     def is_last(self) -> bool:

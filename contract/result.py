@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from contract.chat import ToolCall
 from contract.events import (
+    PLAIN_FIELDS,
     AnyEvent,
     Cancelled,
     Delta,
@@ -33,9 +34,6 @@ from contract.events import (
 )
 from contract.rerank import Ranked, ranked
 from contract.wire import WireModel
-
-_PLAIN: Final = 4
-"""Fields of a frame's delta with text alone: id, at, type, content."""
 
 Status = Literal["scheduled", "queued", "running", "done", "failed", "cancelled"]
 
@@ -106,7 +104,7 @@ class Fold:
         if frame.type == "delta":
             fields = frame.fields
             content = fields.get("content")
-            if len(fields) == _PLAIN and isinstance(content, str):
+            if len(fields) == PLAIN_FIELDS and isinstance(content, str):
                 self._content.append(content)
                 return
         self.add(frame.event)

@@ -123,8 +123,10 @@ class Authenticator:
         return entry
 
     def known_tenant(self, key: str | None) -> str:
-        """The tenant of a key of the table, whatever it may do; empty for any other."""
-        entry = None if key is None else self._table.find(key)
+        """The tenant of a key or token that is known already, whatever it may do; else empty."""
+        entry: ApiKeyEntry | None = None if key is None else self._table.find(key)
+        if entry is None and self._tokens is not None:
+            entry = self._tokens.known(key)
         return "" if entry is None else entry.owner.name
 
     def may_read_metrics(self, connection: HTTPConnection) -> bool:

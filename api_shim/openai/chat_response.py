@@ -13,7 +13,7 @@ from api_shim.http.problems import Problem
 from api_shim.openai.errors import encoded
 from api_shim.openai.response_head import ResponseHead
 from contract import sse
-from contract.events import Frame, LogProb, Usage
+from contract.events import PLAIN_FIELDS, Frame, LogProb, Usage
 from contract.json_lines import json_line
 from contract.result import Result, unique_call_id
 
@@ -128,7 +128,7 @@ class ChatChunks:
 
     def _chunk(self, event: dict[str, Any]) -> bytes:
         content = event.get("content")
-        if content and len(event) == _PLAIN:
+        if content and len(event) == PLAIN_FIELDS:
             return b'%s{"content":%s}%s' % (self._delta, json_line(content), self._tail)
         delta: dict[str, Any] = {}
         if content:
@@ -168,7 +168,3 @@ class ChatChunks:
             counts = usage(Usage.model_validate(event["usage"]))
             data += self._head + b',"choices":[],"usage":' + json_line(counts) + b"}" + sse.END
         return data + DONE
-
-
-_PLAIN: Final = 4
-"""Number of keys of a delta with content alone: id, at, type, content."""

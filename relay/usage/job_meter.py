@@ -13,6 +13,7 @@ from typing import Final
 from pydantic_core import from_json
 
 from contract.events import (
+    PLAIN_FIELDS,
     Delta,
     Done,
     Event,
@@ -28,8 +29,6 @@ from contract.usage import UsageCounts
 _LONGEST_TOKEN: Final = 32
 """A longer fragment is more than one token: the publisher or the server has joined some."""
 _BYTES_A_TOKEN: Final = 4
-_PLAIN: Final = 4
-"""Fields of a frame's delta with text alone: id, at, type, content."""
 _ROWS: Final = frozenset({"vectors", "scores"})
 _FROM_OUTSIDE: Final = frozenset({"queued", "failed", "cancelled"})
 _TIME: Final = re.compile(rb'\{"id":"[0-9-]*","at":([0-9.]+),')
@@ -129,7 +128,7 @@ class JobMeter:
         at = _at(frame.body)
         if frame.type == "delta":
             fields = from_json(frame.body)
-            if len(fields) == _PLAIN and isinstance(fields.get("content"), str):
+            if len(fields) == PLAIN_FIELDS and isinstance(fields.get("content"), str):
                 self._attempt.pieces += _tokens(fields["content"])
                 self._attempt.was_answered = True
             else:

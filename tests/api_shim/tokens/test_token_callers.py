@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -14,8 +15,10 @@ from support.token_server import Issuer, ec_key, token_server
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from api_shim.http.authentication import Authenticator
 from api_shim.tokens.token_settings import TokenSettings
 from contract.errors import InvalidSetting
+from relay.api_keys import ApiKeyTable
 
 
 @pytest.fixture
@@ -220,3 +223,12 @@ async def _until_closed(socket: Any) -> None:
             await socket.recv()
     except ConnectionClosed:
         return
+
+
+def test_callers_with_tokens_take_turns_by_their_tenants_as_those_with_keys_do() -> None:
+    here = Authenticator.__new__(Authenticator)
+    here._table = ApiKeyTable()
+    entry: Any = SimpleNamespace(owner=SimpleNamespace(name="ann"))
+    here._tokens = SimpleNamespace(known={"a token": entry}.get)  # type: ignore[assignment]
+
+    assert [here.known_tenant(key) for key in ("a token", "another", None)] == ["ann", "", ""]

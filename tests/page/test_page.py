@@ -162,6 +162,7 @@ def test_what_a_model_says_is_text_and_never_markup(watched: Watched, page: Any)
 
 
 def test_dead_letters_are_rehearsed_and_retried(watched: Watched, page: Any) -> None:
+    watched.http.delete("/api/v1/dead").raise_for_status()  # those of tests that ran before it
     dead = [watched.enqueue(model=FAILS, max_attempts=1) for _ in range(3)]
     for job in dead:
         watched.until(job, "failed")

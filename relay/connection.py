@@ -282,7 +282,8 @@ class Connection:
             self._damage.error("Redis refuses %s on %s: %s", refused[0], keys, broken.__cause__)
             raise
         except DamagedKey as damaged:
-            await self._name(_keys_of(commands[failed_at(damaged.__cause__)]), damaged.__cause__)
+            why = damaged.__cause__
+            await self.name_damaged(_keys_of(commands[failed_at(why)]), why)
             raise
 
     async def _sent(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
@@ -294,7 +295,7 @@ class Connection:
             with relay_errors():
                 return await self._send_again(commands, error)
 
-    async def _name(self, keys: Sequence[str], error: BaseException | None) -> None:
+    async def name_damaged(self, keys: Sequence[str], error: object) -> None:
         """Log keys with their types, one of which is damaged; at most once a minute for the same.
 
         A script may compute further keys, whose names are not known here.
@@ -396,7 +397,7 @@ class Connection:
         try:
             return call.read(reply)
         except UNREADABLE as error:
-            await self._name(call.keys, error)
+            await self.name_damaged(call.keys, error)
             raise DamagedKey(_DAMAGED) from error
 
     async def run(

@@ -170,8 +170,10 @@ class WebhookDeliverer:
     def _routed(self, entry: OutboxEntry) -> list[Routed]:
         if entry.notice is None:
             return _skipped(entry)
+        # A stream in which another program has put an entry of the far future goes on from there.
+        at = min(entry.at, self._queue.now)
         try:
-            return routed_to(entry.notice, entry.at, self._store.of(entry.notice.tenant).values())
+            return routed_to(entry.notice, at, self._store.of(entry.notice.tenant).values())
         except LookupError:  # a status that this version does not know
             return _skipped(entry)
 

@@ -116,12 +116,20 @@ class DeliveryQueue:
     async def route(self, entries: Sequence[tuple[OutboxEntry, Sequence[Routed]]]) -> list[int]:
         """Move entries from the outbox to queues. Returns how many deliveries of each were dropped.
 
-        What another process has moved is left alone.
+        What another process has moved is left alone. A damaged key of a receiver is named, and
+        keeps nothing from others.
 
         Raises RelayUnavailable.
         """
-        calls = [route(entry, routed, self._limits) for entry, routed in entries]
-        return await self._connection.calls(calls)
+        return await self._told(*[route(each, routed, self._limits) for each, routed in entries])
+
+    async def _told(self, *calls: ScriptCall[tuple[int, str]]) -> list[int]:
+        """Run scripts that pass over damaged keys of one receiver, which are named here."""
+        found = await self._connection.calls(calls)
+        for call, (_, damage) in zip(calls, found, strict=True):
+            if damage:
+                await self._connection.name_damaged(call.keys, damage)
+        return [count for count, _ in found]
 
     async def due(self, most_lanes: int, most: int) -> DueReceivers:
         """What is due by Redis's clock, of at most so many lanes and so many receivers of each.
@@ -152,7 +160,8 @@ class DeliveryQueue:
 
         Raises RelayUnavailable.
         """
-        return await self._connection.call(settle(first, tried))
+        (is_first,) = await self._told(settle(first, tried))
+        return bool(is_first)
 
     async def clear(self, receiver: Receiver, reason: str) -> int:
         """Drop what waits for a receiver; it stays listed. Returns how many.
@@ -278,8 +287,13 @@ def _delivery(fields: Hash) -> StoredDelivery | None:
 # Scripts of relay/lua/webhooks.
 
 
-def route(entry: OutboxEntry, routed: Sequence[Routed], limits: QueueLimits) -> ScriptCall[int]:
-    """Take an entry from the outbox and give it to its receivers. Returns how many had no room."""
+def route(
+    entry: OutboxEntry, routed: Sequence[Routed], limits: QueueLimits
+) -> ScriptCall[tuple[int, str]]:
+    """Take an entry from the outbox and give it to its receivers.
+
+    Returns how many deliveries were dropped, and the error of a damaged key (empty: none).
+    """
     keys = [redis_keys.OUTBOX, redis_keys.WEBHOOKS_DUE, redis_keys.WEBHOOKS_WAITING]
     tenant = entry.notice.tenant if entry.notice else ""
     args: list[Argument] = [
@@ -289,7 +303,7 @@ def route(entry: OutboxEntry, routed: Sequence[Routed], limits: QueueLimits) -> 
         queue, _, deliveries, lane = receiver.keys
         keys += [queue, deliveries, lane]
         args += [receiver.lane, receiver.name, encode(delivery), refusal]
-    return ScriptCall(load("webhooks/route"), keys, args, _dropped)
+    return ScriptCall(load("webhooks/route"), keys, args, _with_damage)
 
 
 def due(most_lanes: int, most: int) -> ScriptCall[DueReceivers]:
@@ -298,8 +312,11 @@ def due(most_lanes: int, most: int) -> ScriptCall[DueReceivers]:
     return ScriptCall(load("webhooks/due"), [redis_keys.WEBHOOKS_DUE], args, _due)
 
 
-def settle(first: FirstDelivery, tried: TryOutcome) -> ScriptCall[bool]:
-    """Note how a try of a receiver's first delivery went; False if another one is the first."""
+def settle(first: FirstDelivery, tried: TryOutcome) -> ScriptCall[tuple[int, str]]:
+    """Note how a try of a receiver's first delivery went.
+
+    Returns 0 if another one is the first, and the error of a damaged list (empty: none).
+    """
     receiver, state = first.receiver, first.state
     has_failed, is_lost = tried.outcome != "delivered", tried.outcome == "failed"
     args: list[Argument] = [
@@ -307,7 +324,7 @@ def settle(first: FirstDelivery, tried: TryOutcome) -> ScriptCall[bool]:
         state.failures + has_failed, state.lost + is_lost, tried.status or "", tried.error,
         f"{tried.due_at:.6f}", MOST_DELIVERIES, _KEPT_S,
     ]  # fmt: skip
-    return ScriptCall(load("webhooks/settle"), _queue_keys(receiver), args, bool)
+    return ScriptCall(load("webhooks/settle"), _queue_keys(receiver), args, _with_damage)
 
 
 def clear(receiver: Receiver, reason: str) -> ScriptCall[int]:
@@ -342,8 +359,9 @@ def _queue_keys(receiver: Receiver) -> list[str]:
     return [*receiver.keys, redis_keys.WEBHOOKS_DUE, redis_keys.WEBHOOKS_WAITING]
 
 
-def _dropped(reply: Any) -> int:
-    return int(reply or 0)
+def _with_damage(reply: Any) -> tuple[int, str]:
+    count, damage = reply or (0, b"")
+    return int(count), damage.decode(errors="replace")
 
 
 def _due(reply: Any) -> DueReceivers:

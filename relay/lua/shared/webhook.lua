@@ -2,7 +2,8 @@
 -- a lane: obstacle(...), why it has no room for one more delivery, '' if it has; push(...), which adds
 -- one; leave(...), which counts those that have left; schedule(...), which says when the receiver is
 -- tried next, '' if it has nothing to deliver; keep(...), which lists a delivery that has ended, of a
--- job with a retention of its own without the address that its request named and an error's text.
+-- job with a retention of its own without the address that its request named and an error's text. It
+-- returns the error of a list that is damaged, which keeps nothing waiting, else ''.
 -- include shared/time.lua
 local function obstacle(queue, waiting, tenant, most, most_of_tenant)
     if redis.call('XLEN', queue) >= tonumber(most) then
@@ -47,8 +48,9 @@ local function without_texts(delivery)
     return cjson.encode(fields)
 end
 local function keep(deliveries, delivery, state, tries, status, error, most, ttl_s)
-    redis.call('XADD', deliveries, 'MAXLEN', '~', most, '*', 'd',
-               without_texts(delivery), 'state', state,
-               'tries', tries, 'status', status, 'error', error)
+    local added = redis.pcall('XADD', deliveries, 'MAXLEN', '~', most, '*', 'd',
+                             without_texts(delivery), 'state', state,
+                             'tries', tries, 'status', status, 'error', error)
     redis.call('EXPIRE', deliveries, ttl_s)
+    return type(added) == 'table' and added.err or ''
 end

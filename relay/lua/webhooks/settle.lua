@@ -4,14 +4,15 @@
 --   due_at most_kept ttl_s
 -- Notes how a try of the first delivery of a receiver went; unless it is tried again, the delivery
 -- leaves the queue. failures are tries, and lost deliveries, that failed since the last success.
--- Returns 1; 0: another delivery is the first one, or none waits.
+-- Returns {1; 0: another delivery is the first one, or none waits; the error of a list of deliveries
+-- that is damaged ('': it is not)}.
 -- include shared/webhook.lua
 local queue, state, deliveries, in_lane, due, waiting = unpack(KEYS)
 local lane, name, tenant, entry, outcome, tries, failures, lost, status, error, due_at, most_kept,
     ttl_s = unpack(ARGV)
 local first = redis.call('XRANGE', queue, '-', '+', 'COUNT', 1)[1]
 if not first then schedule(due, in_lane, lane, name, '') end
-if not first or first[1] ~= entry then return 0 end
+if not first or first[1] ~= entry then return {0, ''} end
 if outcome == 'delivered' then
     redis.call('HDEL', state, 'entry', 'tries', 'failures', 'lost', 'error')
 else
@@ -19,11 +20,12 @@ else
                'error', error)
     redis.call('EXPIRE', state, ttl_s)
 end
+local damage = ''
 if outcome ~= 'retry' then
-    keep(deliveries, first[2][2], outcome, tries, status, error, most_kept, ttl_s)
+    damage = keep(deliveries, first[2][2], outcome, tries, status, error, most_kept, ttl_s)
     redis.call('XDEL', queue, entry)
     leave(queue, waiting, tenant, 1)
     if redis.call('EXISTS', queue) == 0 then due_at = '' end
 end
 schedule(due, in_lane, lane, name, due_at)
-return 1
+return {1, damage}

@@ -7,6 +7,7 @@ of a few threads.
 
 import io
 import os
+import re
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -27,6 +28,7 @@ Answer = TypeVar("Answer")
 PIECE_BYTES: Final = 2**20
 _BLOCK_BYTES: Final = 8 * 2**20
 """Size of an upload part; an object store allows 10,000 parts an object."""
+_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*", re.ASCII)
 _THREADS: Final = 8
 _GIVE_UP_S: Final = 10.0
 
@@ -127,7 +129,7 @@ class Storage:
 
     def _open_new(self, name: str) -> Any:
         files, root = self._root
-        path = f"{root}/{name}"
+        path = _path(root, name)
         if "file" in _protocols(files):
             files.makedirs(files._parent(path), exist_ok=True)  # noqa: SLF001 - its own way to ask
             return files.open(path, "wb")
@@ -146,7 +148,7 @@ class Storage:
     def _open(self, name: str) -> Any:
         files, root = self._root
         try:
-            return files.open(f"{root}/{name}", "rb")
+            return files.open(_path(root, name), "rb")
         except FileNotFoundError:
             raise UnknownFile(f"the file storage has no {name}") from None
 
@@ -157,7 +159,7 @@ class Storage:
     def _delete(self, name: str) -> None:
         files, root = self._root
         with suppress(FileNotFoundError):
-            files.rm(f"{root}/{name}", recursive=True)
+            files.rm(_path(root, name), recursive=True)
 
     async def _do(self, work: Callable[[], Answer]) -> Answer:
         return await _in_thread(self._limiter, work)
@@ -166,6 +168,16 @@ class Storage:
 async def _in_thread(limiter: anyio.CapacityLimiter, work: Callable[[], Answer]) -> Answer:
     with storage_errors():
         return await anyio.to_thread.run_sync(work, limiter=limiter)
+
+
+def _path(root: str, name: str) -> str:
+    """Where an object is; raises UnknownFile for a name that could lead out of the storage.
+
+    Names come from Redis, where another program may have put `..` or nothing at all.
+    """
+    if not _NAME.fullmatch(name):
+        raise UnknownFile(f"the file storage has no {name[:80]!r}")
+    return f"{root}/{name}"
 
 
 def _protocols(files: AbstractFileSystem) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ from contract.events import COUNTS, Usage
 from contract.result import Status
 from contract.tenants import Tenant
 from contract.wire import encode, number
-from relay.connection import Connection, Hash
+from relay.connection import Connection, DamagedKey, Hash
 from relay.files import Order, ids_from, place_after, stored_name
 from relay.records import id_from_prefix
 from relay.scripts import batches, jobs
@@ -180,7 +180,7 @@ class BatchStore:
         )
         if not fields:
             raise _too_many(tenant, most)
-        batch = batch_of(fields)
+        batch = self._demanded(batch_id, fields)
         if any(getattr(batch, name) != value for name, value in new):
             raise KeyReused(
                 f"the Idempotency-Key belongs to another batch, {batch.id}: send that request "
@@ -246,13 +246,21 @@ class BatchStore:
                 return batch_of(fields)
         return None
 
+    def _demanded(self, batch_id: str, fields: Hash) -> Batch:
+        if (found := self._read(batch_id, fields)) is None:
+            raise DamagedKey("the record of this batch is damaged: the log names it")
+        return found
+
     async def cancel(self, batch: Batch) -> Batch:
         """Cancel a batch; may be repeated.
 
-        Raises BatchEnded if it ended otherwise; RelayUnavailable.
+        Raises BatchEnded if it ended otherwise, UnknownBatch if it was deleted meanwhile;
+        RelayUnavailable.
         """
         changed, fields = await self._connection.call(batches.cancel(batch.id, batch.tenant.name))
-        found = batch_of(fields)
+        if not fields:
+            raise no_batch(batch.id)
+        found = self._demanded(batch.id, fields)
         if not changed and found.status not in {"cancelling", "cancelled"}:
             raise BatchEnded(f"the batch is {found.status}: there is nothing to cancel")
         return found
@@ -285,7 +293,7 @@ class BatchStore:
         if not fields:
             return None
         issued, gives_up = int(fields.get(b"issued", 0)), b"gives_up" in fields
-        return BatchLease(batch_of(fields), driver.token, issued, gives_up)
+        return BatchLease(self._demanded(batch.id, fields), driver.token, issued, gives_up)
 
     async def renew(self, lease: BatchLease, completed: int, failed: int) -> BatchPulse | None:
         """Renew the lease, and write the number of rows whose answers are in no part yet.

@@ -6,6 +6,7 @@ shim deletes what is due (`due`, `forget`). The input of a batch is held until t
 it any more, even if its file is deleted meanwhile. Each script may be run twice.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
@@ -25,6 +26,8 @@ _CLAIM_S: Final = 300
 _AT_ONCE: Final = 20
 _UNCLAIMED: Final = 1000
 """Names that are deleted unclaimed in one pass."""
+_STORED_NAME: Final = re.compile(r"(files|batches)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){1,2}", re.ASCII)
+"""Of an object, or of a batch's parts."""
 _TENANT: Final = 0
 _ALL: Final = -1
 _SHARE: Final = -2
@@ -178,12 +181,20 @@ class Files:
         makes the room that Redis waits for. Raises RelayUnavailable.
         """
         try:
-            return await self._connection.call(claim_due(_AT_ONCE, _CLAIM_S))
+            return self._sound(await self._connection.call(claim_due(_AT_ONCE, _CLAIM_S)))
         except RelayFull:
             now = f"{self._connection.now():.3f}"
             words = ("ZRANGEBYSCORE", redis_keys.STORED, "-inf", now, "LIMIT", 0, _UNCLAIMED)
-            names = _names(await self._connection.command(*words))
+            names = self._sound(_names(await self._connection.command(*words)))
             return [name for name in names if not await self.is_held(name)]
+
+    def _sound(self, names: list[str]) -> list[str]:
+        """Those that the fleet gives: an empty one would be the whole storage."""
+        for name in names:
+            if not _STORED_NAME.fullmatch(name):
+                why = ValueError(f"{name[:80]!r} is no name in the storage: it is not deleted")
+                self._connection.pass_over(redis_keys.STORED, why)
+        return [name for name in names if _STORED_NAME.fullmatch(name)]
 
     async def forget(self, name: str) -> None:
         """Remove a name that was deleted from the index; raises RelayUnavailable."""

@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 import pytest
 from support.relay import Relay, relay_on
 
+from contract import redis_keys
 from contract.batches import LineError, NewBatch, StoredFile
 from contract.errors import BatchEnded, KeyReused, QueueFull, UnknownBatch, UnknownFile
 from contract.events import Usage
 from contract.tenants import DEFAULT_TENANT, Tenant
 from relay.batches import BatchLease, BatchPart, BatchStore, parts_name
+from relay.connection import DamagedKey
 from relay.files import Files, stored_name
 
 ANN, BOB = Tenant(name="ann"), Tenant(name="bob")
@@ -306,3 +308,21 @@ async def test_a_batch_that_waits_for_its_time_is_no_driven_one_and_ends_when_it
         assert pulse is not None
         assert pulse.sharing == 1
         assert [each.id for each in waiting] == [later.id]
+
+
+async def test_a_batch_that_is_deleted_while_it_is_cancelled_is_unknown(redis_url: str) -> None:
+    async with batches_on(redis_url) as (batches, _):
+        batch = await batches.create(WISH, ANN, most=100)
+        await batches.delete(batch)
+        with pytest.raises(UnknownBatch):
+            await batches.cancel(batch)
+
+
+async def test_a_damaged_record_that_an_idempotency_key_leads_to_is_no_defect(
+    redis_url: str,
+) -> None:
+    async with batches_on(redis_url) as (batches, relay):
+        batch = await batches.create(WISH, ANN, most=100, key="k")
+        await relay.connection.command("HSET", redis_keys.batch(batch.id), "created_at", "nan")
+        with pytest.raises(DamagedKey):
+            await batches.create(WISH, ANN, most=100, key="k")

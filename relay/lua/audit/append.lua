@@ -15,7 +15,8 @@ redis.call('ZADD', log, id, entry)
 redis.call('RPUSH', sharing, id)
 for _ = 1, math.min(redis.call('LLEN', sharing) - most, 100) do
   local oldest = redis.call('LPOP', sharing)
-  redis.call('ZREMRANGEBYSCORE', log, oldest, oldest)
+  -- What is no number was not written by the fleet.
+  if tonumber(oldest) then redis.pcall('ZREMRANGEBYSCORE', log, oldest, oldest) end
 end
 redis.call('ZREMRANGEBYSCORE', log, '-inf', string.format('%.0f', now_us - ttl_s * 1e6))
 redis.call('EXPIRE', log, ttl_s)

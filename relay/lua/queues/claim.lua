@@ -216,7 +216,7 @@ end
 redis.call('ZADD', leases, exact(now + lease_s), id)
 redis.call('HSET', holders, id, job.attempt .. ' ' .. worker)
 local reached = redis.call('HGET', clocks, 'now')
-if not reached or (tonumber(reached) or 0) < job.start then
+if not reached or sane(reached, now + most_ahead_s) < job.start then
     redis.call('HSET', clocks, 'now', exact(job.start))
     if not reached then redis.call('EXPIRE', clocks, 86400) end
 end

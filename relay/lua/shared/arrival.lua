@@ -16,7 +16,7 @@ local function refusal()
     local function read(counts)
         local found = redis.call('HMGET', counts, 'tokens', 'bytes', 'jobs ' .. tenant,
                                  'tokens ' .. tenant, 'bytes ' .. tenant)
-        for i = 1, 5 do found[i] = tonumber(found[i] or 0) or 0 end
+        for i = 1, 5 do found[i] = sane(found[i], most_counted) end
         return found
     end
     -- Without a waiting job, what is in load is void.

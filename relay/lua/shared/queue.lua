@@ -18,17 +18,40 @@ local function head_changed(name)
     if head[1] then redis.call('ZADD', lines, head[2], name)
     else redis.call('ZREM', lines, name) end
 end
+-- Fields of facts that are read, by the type that they must have.
+local number_fields = {'v', 'attempt', 'tokens', 'slack', 'start', 'at', 'due', 'share', 'bytes',
+                       'passed', 'away'}
+local text_fields = {'tenant', 'model', 'conv', 'flow'}
+local function is_sound(job)
+    for _, name in ipairs(number_fields) do
+        local value = job[name]
+        if value ~= nil and not (type(value) == 'number' and value > -1e15 and value < 1e15) then
+            return false
+        end
+    end
+    for _, name in ipairs(text_fields) do
+        if job[name] ~= nil and type(job[name]) ~= 'string' then return false end
+    end
+    local attempt, ctx = job.attempt, job.ctx
+    return job.v and job.tokens and job.slack and job.tenant
+        and (job.start or job.due and job.share and job.flow)
+        and attempt and attempt >= 1 and attempt < 1e9 and attempt % 1 == 0
+        and (ctx == nil or type(ctx) == 'string' and string.match(ctx, '^%d+$'))
+end
 local function known(id)
     local text = redis.call('HGET', facts, id)
     if not text then return nil end
     local is_json, job = pcall(cjson.decode, text)
-    if is_json and type(job) == 'table' and tonumber(job.v) and tonumber(job.attempt)
-            and tonumber(job.tokens) and job.tenant then
-        return job
-    end
+    if is_json and type(job) == 'table' and is_sound(job) then return job end
     redis.call('HDEL', facts, id)  -- damaged: the maintainer restores them from the record
     return nil
 end
+-- What nobody has counted or reached, as nan or a number of 400 digits, is 0.
+local function sane(text, most)
+    local number = tonumber(text or 0) or 0
+    return number >= 0 and number < most and number or 0
+end
+local most_counted, most_ahead_s = 1e15, 1e11
 local function note(id, job) redis.call('HSET', facts, id, cjson.encode(job)) end
 
 local function count(job, sign, into)
@@ -45,7 +68,7 @@ local function count(job, sign, into)
     if job.interactive then also('interactive', 1) end
     local kept, gone = {}, {}
     for i, had in ipairs(redis.call('HMGET', into, unpack(fields))) do
-        local has = (tonumber(had or 0) or 0) + sign * by[i]
+        local has = sane(had, most_counted) + sign * by[i]
         if has > 0 then
             table.insert(kept, fields[i])
             table.insert(kept, string.format('%.0f', has))
@@ -90,7 +113,8 @@ end
 local function virtual_start(depth, flow)
     if depth == 0 then return now end
     local reached, clock = unpack(redis.call('HMGET', clocks, 'now', flow))
-    return math.max(tonumber(reached or now) or now, tonumber(clock or 0) or 0)
+    return math.max(reached and sane(reached, now + most_ahead_s) or now,
+                    sane(clock, now + most_ahead_s))
 end
 local function arrive(id, job, depth, flow, cost_s)
     job.start, job.at = virtual_start(depth, flow), now

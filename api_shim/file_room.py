@@ -5,11 +5,16 @@ disk. What uploads have announced is taken, although the disk does not show it y
 """
 
 import asyncio
+from typing import Final
+from uuid import uuid4
 
 from api_shim.file_storage import Storage
 from contract.batches import LEAST_FILE_BYTES
 from contract.tenants import DEFAULT_TENANT
 from relay.files import FileBounds, Files
+
+_FILES_OF_A_BATCH: Final = 2
+"""With the answers, and with the errors."""
 
 
 class FileRoom:
@@ -39,6 +44,15 @@ class FileRoom:
             bounds = await self._bounds_for(name, tenant)
             await self._files.reserve(name, tenant, max(LEAST_FILE_BYTES, size_bytes), bounds)
             self.set_coming(name, size_bytes - written_bytes)
+
+    async def demand_results(self, tenant: str) -> None:
+        """Raise as `reserve` if the results of another batch, when small, have no room.
+
+        Results are stored whatever they take, so batches without end would fill what others have.
+        """
+        name, size_bytes = f"files/{uuid4().hex}", _FILES_OF_A_BATCH * LEAST_FILE_BYTES
+        await self.reserve(name, tenant, size_bytes, size_bytes)
+        await self._files.forget(name)
 
     def set_coming(self, name: str, size_bytes: int) -> None:
         """So many bytes of an object have room and are not written; 0 at its end."""

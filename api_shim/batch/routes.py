@@ -210,6 +210,7 @@ async def _input(file_id: str, dependencies: Dependencies, tenant: Tenant) -> St
             f"the file has {file.size_bytes / _MEBIBYTE:.1f} MiB, and a batch may have at most "
             f"{most / _MEBIBYTE:.1f}: split it, or raise FLEET_BATCH_MAX_BYTES",
         )
+    await dependencies.file_room.demand_results(tenant.name)
     return file
 
 

@@ -11,6 +11,8 @@ from relay.scripts.jobs import HeldKey, NewJob
 from relay.scripts.turn_scripts import REFUSED, KeyToHold, begin_turn
 from relay.tickets import ticket
 
+_UNATTENDED_S: Final = 3600.0
+"""Seconds behind a deadline for which a conversation remembers its message."""
 INTERRUPTED: Final = "a newer message of its conversation has come"
 """Why a message was cancelled."""
 
@@ -39,7 +41,10 @@ class TurnAdmission:
 
         Raises ConversationBusy, RelayUnavailable.
         """
-        ttl_s = int(self._connection.settings.log_ttl_s + (new.deadline_s or 0))
+        after_s = self._connection.settings.log_ttl_s
+        if new.deadline_s is not None:  # by which it has ended, unless nobody has maintained
+            after_s = min(after_s, _UNATTENDED_S)
+        ttl_s = int(after_s + (new.deadline_s or 0))
         begin = begin_turn(new, turn, ttl_s, key)
         enqueue = queues.enqueue(arriving, ticket(arriving.queue))
         if key is None and turn.policy != "reject":

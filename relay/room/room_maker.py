@@ -21,6 +21,7 @@ from contract import redis_keys
 from contract.tenants import DEFAULT_TENANT
 from relay.connection import Argument, Connection, ScriptCall
 from relay.room.fair_shares import excess, to_free
+from relay.room.orphaned_keys import OrphanedKeys
 from relay.room.room_state import RoomState, write_state
 from relay.scripts.jobs import NOTED_S
 from relay.scripts.loader import load
@@ -41,6 +42,7 @@ class RoomMaker:
     def __init__(self, connection: Connection) -> None:
         """Work through this connection."""
         self._connection = connection
+        self._keys = OrphanedKeys(connection)
         self._at = 0
         """How far the present walk has come, counted from the oldest job."""
         self._kept: Counter[str] = Counter()
@@ -59,6 +61,7 @@ class RoomMaker:
         if not limit or used <= high_water * limit:
             await self._rest()
             return
+        await self._keys.drop(seconds / 4)
         is_done = await self._walk(seconds, used, limit)
         self._report_removed(used / limit)
         if is_done:

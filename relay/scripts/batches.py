@@ -35,20 +35,25 @@ def create(
     parts_name: str,
     input_name: str,
     limit: int,
+    kept: int,
     not_before: float | None,
 ) -> ScriptCall[Hash | None]:
     """Create a batch's record, unless it exists, and hold its input from deletion.
 
     `fields` are the record's, without status and times. The window of `window_s` seconds begins at
     `not_before` (unix seconds), else now. `input_name` in the storage is held until `spare_s` after
-    it; what is below `parts_name` is deleted 30 days after it. Returns the record; None if the
-    tenant has `limit` batches that have not ended.
+    it; what is below `parts_name` is deleted 30 days after it. Of the tenant's batches that have
+    ended, the newest `kept` stay. Returns the record; None if the tenant has `limit` batches that
+    have not ended.
     """
-    flat: list[Argument] = [each for field in fields.items() for each in field]
+    args: list[Argument] = [
+        batch_id, window_s, spare_s, parts_name, input_name, limit, kept, redis_keys.batch("*"),
+        not_before or 0, *(each for field in fields.items() for each in field),
+    ]  # fmt: skip
     return ScriptCall(
         load("batches/create"),
         [*_keys(batch_id, tenant), redis_keys.STORED, redis_keys.HELD],
-        [batch_id, window_s, spare_s, parts_name, input_name, limit, not_before or 0, *flat],
+        args,
         _hash,
     )
 

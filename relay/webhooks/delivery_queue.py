@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 from uuid import uuid4
 
 from contract import redis_keys
-from contract.webhooks.webhook_models import MOST_DELIVERIES, Delivery
+from contract.webhooks.webhook_models import CALLBACKS, MOST_DELIVERIES, Delivery
 from contract.wire import decode, encode
 from relay.connection import Argument, Connection, Hash, ScriptCall
 from relay.scripts.loader import load
@@ -22,6 +22,9 @@ from relay.webhooks.receivers import OutboxEntry, Receiver, Routed, StoredDelive
 
 _KEPT_S: Final = 7 * 86400
 """Seconds for which ended deliveries are listed after the last one."""
+_CALLBACK_STATE_S: Final = 7200
+"""Seconds for which the failures of an address that requests name are remembered: longer than the
+longest pause. There may be as many as jobs; a webhook's are kept as its deliveries are."""
 _SHOWN_WAITING: Final = 1000
 _COUNT: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 """What is no such number was not written by the fleet, and counts as none."""
@@ -323,6 +326,7 @@ def settle(first: FirstDelivery, tried: TryOutcome) -> ScriptCall[tuple[int, str
         receiver.lane, receiver.name, receiver.tenant, first.entry, tried.outcome, first.tries + 1,
         state.failures + has_failed, state.lost + is_lost, tried.status or "", tried.error,
         f"{tried.due_at:.6f}", MOST_DELIVERIES, _KEPT_S,
+        _CALLBACK_STATE_S if receiver.webhook == CALLBACKS else _KEPT_S,
     ]  # fmt: skip
     return ScriptCall(load("webhooks/settle"), _queue_keys(receiver), args, _with_damage)
 

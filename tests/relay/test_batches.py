@@ -326,3 +326,30 @@ async def test_a_damaged_record_that_an_idempotency_key_leads_to_is_no_defect(
         await relay.connection.command("HSET", redis_keys.batch(batch.id), "created_at", "nan")
         with pytest.raises(DamagedKey):
             await batches.create(WISH, ANN, most=100, key="k")
+
+
+async def test_of_a_tenants_ended_batches_the_newest_stay(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each had a record of some kilobytes for a month, however many were made and cancelled.
+    monkeypatch.setattr("relay.batches._MOST_ENDED", 3)
+    async with batches_on(redis_url) as (batches, relay):
+        lives = await batches.create(WISH, ANN, most=100)
+        others = await batches.create(WISH, BOB, most=100)
+        made = [lives.id]
+        for _ in range(6):
+            batch = await batches.create(WISH, ANN, most=100)
+            lease = await batches.take(batch)
+            assert lease is not None
+            await batches.start(lease, 0)
+            assert await batches.finish(lease, "cancelled")
+            made.append(batch.id)
+        page = await batches.page(ANN, limit=50)
+        records = [
+            await relay.connection.command("EXISTS", redis_keys.batch(each)) for each in made
+        ]
+
+        # The last one was counted while it lived.
+        assert [each.id for each in page.batches] == [*made[:2:-1], lives.id]
+        assert records == [1, 0, 0, 1, 1, 1, 1]
+        assert await batches.get_for_tenant(others.id, BOB) == others

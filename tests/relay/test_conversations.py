@@ -314,3 +314,19 @@ async def test_the_list_of_messages_stays_short(redis_url: str) -> None:
 
         assert await relay.connection.command("LLEN", turns) <= 16
         assert await relay.connection.command("TTL", turns) > 0
+
+
+async def test_a_conversation_is_forgotten_after_the_last_deadline_of_its_messages(
+    redis_url: str,
+) -> None:
+    # It was kept for a day more: a flood of conversations of one message each stayed in Redis
+    # when room was made of their jobs.
+    async with relay_on(redis_url) as relay:
+        turns, left = redis_keys.turns(conversation_id(DEFAULT_TENANT.name, "c")), []
+        for deadline_s in (600, 7200, 600):
+            request = chat(conversation="c", deadline_s=deadline_s)
+            await relay.queue.enqueue(request, queue=QUEUE, tenant=DEFAULT_TENANT)
+            left.append(await relay.connection.command("TTL", turns))
+
+    assert 600 + 3500 < left[0] <= 600 + 3600
+    assert [7200 + 3500 < each <= 7200 + 3600 for each in left[1:]] == [True, True]

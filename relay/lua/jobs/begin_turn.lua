@@ -33,5 +33,6 @@ end
 if policy == 'reject' and earlier[1] then return {id, queue, -2, '', earlier[1]} end
 if key then hold(key, keys, fingerprint, id, queue, ttl_s, renew_s, record_pattern) end
 redis.call('RPUSH', turns, id)
-redis.call('EXPIRE', turns, turns_ttl_s)
+-- An earlier message may have a later deadline.
+if redis.call('TTL', turns) < tonumber(turns_ttl_s) then redis.call('EXPIRE', turns, turns_ttl_s) end
 return {id, queue, 1, begin(unpack(ARGV, 8))[2], unpack(earlier)}

@@ -5,8 +5,13 @@
 -- job with a retention of its own without the address that its request named and an error's text. It
 -- returns the error of a list that is damaged, which keeps nothing waiting, else ''.
 -- include shared/time.lua
-local function obstacle(queue, waiting, tenant, most, most_of_tenant)
-    if redis.call('XLEN', queue) >= tonumber(most) then
+local function obstacle(queue, in_lane, waiting, tenant, most, most_of_tenant)
+    local count = redis.call('XLEN', queue)
+    -- A queue takes four kilobytes, however little it holds.
+    if count == 0 and redis.call('ZCARD', in_lane) >= tonumber(most) then
+        return 'deliveries waited for ' .. most .. ' other receivers of its tenant'
+    end
+    if count >= tonumber(most) then
         return 'the queue of its receiver was full: ' .. most .. ' deliveries waited'
     end
     if (tonumber(redis.call('HGET', waiting, tenant) or 0) or 0) >= tonumber(most_of_tenant) then

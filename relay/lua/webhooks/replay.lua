@@ -10,7 +10,7 @@ local last, pushed = unpack(redis.call('HMGET', state, 'call', 'pushed'))
 if last ~= call then
     pushed = 0
     for i = 8, #ARGV do
-        if obstacle(queue, waiting, tenant, most, most_of_tenant) ~= '' then break end
+        if obstacle(queue, in_lane, waiting, tenant, most, most_of_tenant) ~= '' then break end
         push(queue, in_lane, due, waiting, lane, name, tenant, ARGV[i])
         pushed = pushed + 1
     end

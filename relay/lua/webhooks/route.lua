@@ -13,7 +13,7 @@ local function give(i)
     local queue, _, in_lane = unpack(KEYS, 1 + 3 * i, 3 + 3 * i)
     local lane, name, delivery, refusal = unpack(ARGV, 3 + 4 * i, 6 + 4 * i)
     local why = refusal
-    if why == '' then why = obstacle(queue, waiting, tenant, most, most_of_tenant) end
+    if why == '' then why = obstacle(queue, in_lane, waiting, tenant, most, most_of_tenant) end
     if why == '' then push(queue, in_lane, due, waiting, lane, name, tenant, delivery) end
     return why
 end

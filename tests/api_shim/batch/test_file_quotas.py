@@ -125,6 +125,27 @@ async def test_small_files_count_as_64_kib_until_they_are_deleted(
     assert [each.status_code for each in again] == [200, 200, 413]
 
 
+async def test_a_batch_whose_results_have_no_room_is_refused(own_redis: RedisServer) -> None:
+    # Results are counted and never refused: one input, and batches without end, filled what
+    # others may store, and Redis with records of files.
+    with keyed(own_redis.url, tenant_files_bytes=200 * KIB) as shim:
+        async with shim.caller("a") as ann, shim.caller("b") as bob, shim.admin as admin:
+            answers = []
+            for each in (ann, ann, bob):
+                file = (await upload(each, 1)).json()["id"]
+                answers.append(await each.post("/v1/batches", json=batch_of(file)))
+            held = [await held_by(admin, each) for each in ("a", "b")]
+
+    assert [each.status_code for each in answers] == [200, 413, 200]
+    assert answers[1].json()["error"]["code"] == "file_quota_full"
+    assert held == [2 * 64 * KIB, 64 * KIB]
+
+
+def batch_of(file: str) -> dict[str, str]:
+    window = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    return {"input_file_id": file, **window}
+
+
 async def held_by(admin: httpx.AsyncClient, tenant: str) -> int:
     limits = (await admin.get("/api/v1/limits")).json()["limits"]
     (held,) = [each["held"] for each in limits if each["what"] == f"files of tenant {tenant}"]

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from support.redis_server import RedisServer
@@ -14,8 +15,9 @@ from contract import redis_keys
 from contract.errors import JobNotFound, QueueFull, RelayFull, WorkerLost
 from contract.events import Delta
 from contract.tenants import Tenant
+from relay.idempotency import Idempotency, Key
 from relay.parents import Parents
-from relay.queue import Queue
+from relay.queue import Once, Queue
 from relay.room import room_maker
 from relay.room.room_maker import RoomMaker
 from relay.room.room_state import look, read_state
@@ -406,3 +408,27 @@ async def test_a_tenant_takes_a_quarter_of_what_is_left_between_two_looks(
         await relay.connection.fit_queues()
         assert 0 < await taken("a", jobs=12) < 3
         assert await taken("b", jobs=1) == 1
+
+
+async def test_idempotency_keys_of_jobs_that_went_go_too(own_redis: RedisServer) -> None:
+    # A key was looked at half a day later, so that a small Redis filled with them, for everybody.
+    async with relay_at(own_redis) as relay:
+        say, tenant = relay.connection.command, Tenant(name="a")
+        for at in range(450):
+            request = chat(TEXT)
+            key = Key.of("a", f"k{at}", request)
+            its = Once(uuid4().hex, key, Idempotency(relay.connection).times)
+            await relay.queue.enqueue_once(request, its, queue=QUEUE, tenant=tenant)
+            await relay.run(await relay.claim())
+            await say("HINCRBYFLOAT", key.name, "at", -100)
+        await say("DEL", redis_keys.UNSETTLED)
+        await bound(relay, 0.95)
+        await RoomMaker(relay.connection).make(5)
+        left = await say("ZCARD", redis_keys.RECENT)
+        await bound(relay, 0.95)
+        await RoomMaker(relay.connection).make(5)
+        keys = await say("KEYS", redis_keys.idempotency("a", "*"))
+        listed = await say("ZCARD", redis_keys.IDEMPOTENCY)
+
+    assert 200 < left < 450
+    assert len(keys) == listed == left

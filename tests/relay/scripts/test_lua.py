@@ -37,7 +37,7 @@ from relay.connection import ScriptCall
 from relay.deletion import tenant_deletions
 from relay.metrics import totals
 from relay.order import Arrival, Bounds, ClaimFilter
-from relay.room import room_maker, room_state
+from relay.room import orphaned_keys, room_maker, room_state
 from relay.scripts import batches, jobs, queues, table_scripts, turn_scripts
 from relay.scripts.loader import load, source
 from relay.settings import RelaySettings
@@ -86,7 +86,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "conversations/report": turn_scripts.report(QUEUE, "w", 1, 1, {"address": True}),
     "batches/create": batches.create(
         "batch_1", "t", {}, window_s=1, spare_s=1, parts_name="p", input_name="i", limit=1,
-        not_before=None,
+        kept=1, not_before=None,
     ),
     "batches/take": batches.take(DRIVER, 1),
     "batches/renew": batches.renew(DRIVER, 1, completed=0, failed=0),
@@ -116,6 +116,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "followers/renew": followers.renew("p", 1, [JOB, OTHER]),
     "followers/is_left": followers.is_left(JOB),
     "followers/merge_policy": followers.merge_policy(JOB, CancelAfter(cancel_after_s=1)),
+    "idempotency/drop": orphaned_keys.drop_keys(0, 1),
     "idempotency/hold": idempotency.hold_key(KEY, "f", job_id=JOB, queue=QUEUE, times=TIMES),
     "idempotency/settle": idempotency.change_job(KEY, JOB, OTHER),
     "idempotency/release": idempotency.release_key(KEY, JOB),

@@ -133,3 +133,23 @@ async def test_what_waits_for_its_next_try_can_be_tried_now(redis_url: str) -> N
         assert [list(names) for names in now.lanes.values()] == [[HOOK]]
         assert again is not None
         assert (again.tries, again.state.failures, again.state.error) == (1, 0, "busy")
+
+
+async def test_as_many_addresses_of_requests_as_deliveries_of_one_may_wait(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        entries = await ended(relay, 4)
+        queue = DeliveryQueue(relay.connection, QueueLimits(2, 9))
+        to = [Receiver.of_url("default", f"https://example.com/{at}") for at in (0, 1, 2, 0)]
+        dropped = await queue.route(
+            [(e, [Routed(to[at], delivery(at))]) for at, e in enumerate(entries)]
+        )
+        (listed, *_), states = await queue.ended(URL), []
+        for receiver in to[:2]:
+            first = await queue.first(receiver)
+            assert first is not None
+            await queue.settle(first, TryOutcome("failed", 503, "busy", queue.now))
+            states.append(await relay.connection.command("TTL", receiver.keys[1]))
+
+        assert dropped == [0, 0, 1, 0]
+        assert listed[1].error == "deliveries waited for 2 other receivers of its tenant"
+        assert all(3600 < each <= 7200 for each in states)  # longer than the longest pause

@@ -6,11 +6,9 @@ out, because a fleet is upgraded one process at a time.
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
-from uuid import uuid4
 
 from pydantic import (
     BaseModel,
@@ -141,8 +139,8 @@ class TextLength:
         return text
 
 
-_APART_CHARS: Final = 2**8
-"""Texts of fewer characters are left to the serializer."""
+_PLAIN: Final = frozenset({int, float, bool, type(None)})
+"""Types of values that are encoded together, if a list or an object has no others."""
 _LARGE_CHARS: Final = 2**18
 """Pieces of fewer bytes are joined."""
 _SLICE_CHARS: Final = 2**21
@@ -160,49 +158,73 @@ def encode_large(model: WireModel) -> list[bytes]:
     Python keeps a text with one character beyond U+00FF in two bytes a character, beyond U+FFFF in
     four. The serializer would add the text in UTF-8, which Python keeps with it, a buffer that
     grows, and a copy of the buffer. Here each text is encoded apart, a large one a slice at a time.
+    A large text that is there twice, as what `/v1/responses` repeats of a request, has the same
+    slices.
     """
-    return list(json_pieces(model.model_dump(mode="json", exclude_none=True, by_alias=True)))
+    return list(_pieces(_parts(model, {})))
 
 
 def json_pieces(value: Any) -> Iterator[bytes]:
     """The JSON of a value, as `to_json` writes it, in pieces of about two megabytes.
 
     An infinite number, which JSON has no word for, is null.
-    A large text that is there twice, as what `/v1/responses` repeats of a request, has the same
-    slices.
     """
-    held: list[bytes] = []
-    size_bytes = 0
-    for part in _parts(value):
-        if len(part) >= _LARGE_CHARS:
-            if held:
-                yield b"".join(held)
+    return _pieces(_parts(value))
+
+
+def _pieces(parts: Iterable[bytes]) -> Iterator[bytes]:
+    held = bytearray()
+    for part in parts:
+        is_large = len(part) >= _LARGE_CHARS
+        if not is_large:
+            held += part
+        if held and (is_large or len(held) >= _SLICE_CHARS):
+            yield bytes(held)
+            held.clear()
+        if is_large:
             yield part
-            held, size_bytes = [], 0
-            continue
-        held.append(part)
-        size_bytes += len(part)
-        if size_bytes >= _SLICE_CHARS:
-            yield b"".join(held)
-            held, size_bytes = [], 0
     if held:
-        yield b"".join(held)
+        yield bytes(held)
 
 
-def _parts(value: Any) -> Iterator[bytes]:
-    """The JSON of a value: what is between its texts, and the texts, in turns."""
-    texts: list[str] = []
-    mark = uuid4().hex
-    rest = to_json(_hollow(value, texts, mark), inf_nan_mode="null").split(b'"%s' % mark.encode())
-    times = Counter(id(text) for text in texts if len(text) >= _LARGE_CHARS)
-    repeated: dict[int, list[bytes]] = {}
-    yield rest[0]
-    for number, (text, after) in enumerate(zip(texts, rest[1:], strict=True)):
-        if times[id(text)] <= 1:
-            yield from _slices(text)
+def _parts(value: Any, seen: dict[int, list[bytes]] | None = None) -> Iterator[bytes]:
+    """The JSON of a value; `seen` has the slices of large texts by the ids of these."""
+    if isinstance(value, str):
+        if seen is None or len(value) < _LARGE_CHARS:
+            yield from _slices(value)
         else:
-            yield from repeated.get(id(text)) or repeated.setdefault(id(text), [*_slices(text)])
-        yield after[len(f'{number}"') :]
+            yield from seen.get(id(value)) or seen.setdefault(id(value), [*_slices(value)])
+    elif not isinstance(value, (BaseModel, Mapping, list, tuple)) or _is_plain(value):
+        yield to_json(value, inf_nan_mode="null")
+    elif isinstance(value, (BaseModel, Mapping)):
+        mark = b"{"
+        for name, each in _fields(value) if isinstance(value, BaseModel) else value.items():
+            yield mark
+            yield from _slices(name)
+            yield b":"
+            yield from _parts(each, seen)
+            mark = b","
+        yield b"}"
+    else:
+        mark = b"["
+        for each in value:
+            yield mark
+            yield from _parts(each, seen)
+            mark = b","
+        yield b"]"
+
+
+def _is_plain(value: BaseModel | Mapping[str, Any] | Sequence[Any]) -> bool:
+    if isinstance(value, (list, tuple)):
+        return _PLAIN.issuperset(map(type, value))
+    return not isinstance(value, BaseModel) and not value
+
+
+def _fields(model: BaseModel) -> Iterator[tuple[str, Any]]:
+    """The fields of a model that are not None: a dump would copy all objects of a schema."""
+    for name, field in type(model).model_fields.items():
+        if (value := getattr(model, name)) is not None:
+            yield field.serialization_alias or name, value
 
 
 def _slices(text: str) -> Iterator[bytes]:
@@ -218,20 +240,6 @@ def _slices(text: str) -> Iterator[bytes]:
 def _encoded(text: str) -> bytes:
     """A text as JSON: of its bytes, because Python keeps UTF-8 with a text that is serialized."""
     return to_json(text if text.isascii() else text.encode("utf-8", "surrogatepass"))
-
-
-def _hollow(value: Any, texts: list[str], mark: str) -> Any:
-    """The value with `<mark><number>` for each text that is not short; `texts` gets these."""
-    if isinstance(value, str) and len(value) >= _APART_CHARS:
-        texts.append(value)
-        return f"{mark}{len(texts) - 1}"
-    if isinstance(value, Mapping):
-        return {
-            _hollow(name, texts, mark): _hollow(each, texts, mark) for name, each in value.items()
-        }
-    if isinstance(value, (list, tuple)) and set(map(type, value)) != {int}:
-        return [_hollow(each, texts, mark) for each in value]
-    return value
 
 
 def decode(kind: type[AnyModel], data: bytes | str) -> AnyModel:

@@ -4,15 +4,19 @@ Source: the request types of anthropics/anthropic-sdk-python. Unknown fields are
 real clients send them, and reported; invalid values of known fields are refused.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
+from api_shim.bodies.joined_texts import join_plain
 from api_shim.http.problems import FieldError, Refusal
 from api_shim.submission.ignored_fields import IgnoredField, LenientModel
 from contract.chat import CalledName, CallId, StopText
 from contract.errors import FleetError, InvalidRequest, NotSupported
 from contract.requests import LONGEST_METADATA, Word
+
+LINE: Final = "\n"
+"""Between the texts of a turn of the user."""
 
 
 class AnthropicRequestBody(LenientModel):
@@ -23,6 +27,13 @@ CacheControl = Annotated[dict[str, Any] | None, IgnoredField()]
 """Where a prompt may be cached: backends decide that themselves."""
 
 
+def _of_lines(blocks: Any) -> Any:
+    return join_plain(blocks, LINE)
+
+
+_OfResult: Final = BeforeValidator(_of_lines)
+
+
 class SourceBody(AnthropicRequestBody):
     """Where the bytes or the text of an image or a document are."""
 
@@ -31,7 +42,7 @@ class SourceBody(AnthropicRequestBody):
     media_type: Word | None = None
     data: str | None = None
     url: str | None = None
-    content: "str | list[BlockBody] | None" = None
+    content: Annotated["str | list[BlockBody] | None", _OfResult] = None
 
 
 class ToolChangeBody(AnthropicRequestBody):
@@ -62,7 +73,7 @@ class BlockBody(AnthropicRequestBody):
     name: CalledName | None = None
     input: dict[str, Any] | None = None
     tool_use_id: CallId | None = None
-    content: "str | list[BlockBody] | dict[str, Any] | None" = None
+    content: Annotated["str | list[BlockBody] | dict[str, Any] | None", _OfResult] = None
     """An object only in results of tools that run at Anthropic."""
     is_error: bool | None = None
     tool_name: CalledName | None = None
@@ -82,6 +93,14 @@ class TurnBody(AnthropicRequestBody):
     role: Literal["user", "assistant", "system"]
     """A system message in the middle becomes a part of the user's turn."""
     content: Content
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _of_plain_texts(cls, content: Any, info: ValidationInfo) -> Any:
+        """As the turn is translated: lines of the user, one text of the assistant."""
+        role = info.data.get("role")
+        between = {"user": LINE, "assistant": ""}.get(str(role))
+        return content if between is None else join_plain(content, between)
 
 
 class AnthropicToolBody(AnthropicRequestBody):

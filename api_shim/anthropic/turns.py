@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from api_shim.anthropic.message_body import (
+    LINE,
     AnthropicToolBody,
     BlockBody,
     Content,
@@ -27,7 +28,6 @@ from contract.json_lines import json_line
 _BILLING: Final = "x-anthropic-billing-header:"
 """Begins a block of Claude Code's system prompt that is no part of the prompt, and differs from one
 conversation to the next, so that no two of them would have the beginning in common."""
-_LINE: Final = "\n"
 _ONLY_RESULTS: Final = frozenset({"tool_result"})
 _TOOL_CHANGES: Final = frozenset({"tool_addition", "tool_removal"})
 
@@ -111,7 +111,7 @@ class TurnReader:
         texts += [
             self._system(f"messages.{at}.content", turn.content) for at, turn in enumerate(turns)
         ]
-        prompt = _LINE.join(text for text in texts if text)
+        prompt = LINE.join(text for text in texts if text)
         if prompt:
             self._messages.append(Message(role="system", content=prompt))
 
@@ -143,7 +143,7 @@ class TurnReader:
                 self._left_out.append(_BILLING.removesuffix(":"))
             elif block.text:
                 texts.append(block.text)
-        return _LINE.join(texts)
+        return LINE.join(texts)
 
     def _add_user(self, parts: Sequence[Part]) -> None:
         if not parts:
@@ -320,7 +320,7 @@ def joined(parts: list[Part]) -> str | tuple[Part, ...]:
     texts = [part.text for part in parts if isinstance(part, TextPart)]
     others = tuple(parts) if len(texts) < len(parts) else ()
     parts.clear()
-    return others or joined_texts(texts, _LINE)
+    return others or joined_texts(texts, LINE)
 
 
 def _parts_of(content: str | tuple[Part, ...]) -> list[Part]:

@@ -3,11 +3,40 @@
 import ctypes
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
+
+from contract.wire import MOST_ITEMS
 
 _AT_ONCE_CHARS: Final = 2**18
+_FIELDS_OF_TEXT: Final = 2
 _TRIM_CHARS: Final = 2**21
 """Of texts that were let go, after which the C library is to return their memory."""
+
+
+def join_plain(parts: Any, between: str = "", types: frozenset[str] = frozenset({"text"})) -> Any:
+    """Parts of a message as they came; of plain texts alone one is made, in place.
+
+    Each would be an object of a kilobyte as soon as it is validated.
+    """
+    if (
+        isinstance(parts, list)
+        and 1 < len(parts) <= MOST_ITEMS
+        and all(_is_plain(part, types) for part in parts)
+    ):
+        kind, texts = parts[0]["type"], [part["text"] for part in parts]
+        parts.clear()
+        parts.append({"type": kind, "text": joined_texts(texts, between)})
+    return parts
+
+
+def _is_plain(part: Any, types: frozenset[str]) -> bool:
+    return (
+        isinstance(part, dict)
+        and len(part) == _FIELDS_OF_TEXT
+        and isinstance(part.get("text"), str)
+        and isinstance(part.get("type"), str)
+        and part["type"] in types
+    )
 
 
 def joined_texts(texts: list[str], between: str = "") -> str:

@@ -7,9 +7,10 @@ Source: openai/openai-openapi, CreateChatCompletionRequest. `top_k`, `min_p`, `r
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from typing_extensions import override
 
+from api_shim.bodies.joined_texts import join_plain
 from api_shim.openai.request_fields import (
     CacheKey,
     OpenAIRequest,
@@ -112,7 +113,7 @@ class MessageBody(OpenAIRequestBody):
     """A message."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[ContentPartBody] | None = None
+    content: Annotated[str | list[ContentPartBody] | None, BeforeValidator(join_plain)] = None
     name: CalledName | None = None
     tool_calls: list[ToolCallBody] | None = None
     tool_call_id: CallId | None = None

@@ -23,7 +23,7 @@ LARGE = 2**8
 def _small_slices() -> Iterator[None]:
     """As if little were large: the same cuts, with less to cut."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("_APART_CHARS", "_LARGE_CHARS", "_SLICE_CHARS"):
+        for name in ("_LARGE_CHARS", "_SLICE_CHARS"):
             patch.setattr(f"contract.wire.{name}", LARGE)
         yield
 
@@ -61,6 +61,16 @@ def test_no_text_is_kept_in_utf_8_as_well() -> None:
     encode_large(ranked)
     encode_large(EmbedRequest(model="m", input=(text, "short")))
     encode_large(ChatRequest(model="m", messages=(Message(role="user", content=text),)))
+
+    assert sys.getsizeof(text) == size_bytes
+
+
+def test_no_short_text_of_a_schema_is_either() -> None:
+    text = "中 short"
+    size_bytes = sys.getsizeof(text)
+    tool = Tool(name="f", parameters={"a": [{"description": text}]})
+
+    encode_large(ChatRequest(model="m", messages=(Message(role="user"),), tools=(tool,)))
 
     assert sys.getsizeof(text) == size_bytes
 

@@ -185,6 +185,24 @@ async def many_blocks(at: Scene) -> Outcome:
     return await waits(at, "/v1/messages", conversation("/v1/messages", messages))
 
 
+async def many_parts_of_a_chat(at: Scene) -> Outcome:
+    """The same, as parts of one message."""
+    part = {"type": "text", "text": text_of_another_alphabet(4000)}
+    message = {"role": "user", "content": [part] * at.many(5000)}
+    messages = [json.dumps(message, ensure_ascii=False).encode()]
+    return await waits(at, CHATS[1], conversation(CHATS[1], messages))
+
+
+async def many_short_texts(at: Scene) -> Outcome:
+    """The same of 16 MB and shorter texts, in schemas of tools."""
+    properties = {f"p{n}": {"description": text_of_another_alphabet(250)} for n in range(600)}
+    tool = {"name": "f", "input_schema": {"type": "object", "properties": properties}}
+    tools = [{**tool, "name": f"f{n}"} for n in range(at.many(100))]
+    more = b',"tools":' + json.dumps(tools, ensure_ascii=False).encode()
+    message = b'{"role":"user","content":"hello"}'
+    return await waits(at, "/v1/messages", conversation("/v1/messages", [message], more))
+
+
 async def a_million_tokens(at: Scene) -> Outcome:
     """Honest requests with as many ids of tokens as there may be."""
     ids = [[12345] * at.many(999_000)]
@@ -235,6 +253,8 @@ CASES = [
     Case("texts of 20 MB to embed", many_texts, 4 * 19.5),
     Case("texts of 20 MB as items", many_items, 4 * 19.5),
     Case("texts of 19 MB as blocks", many_blocks, 4 * 19.2),
+    Case("texts of 19 MB as parts", many_parts_of_a_chat, 4 * 19.2),
+    Case("16 MB of short texts", many_short_texts, 4 * 16),
     Case("a million ids of tokens", a_million_tokens, 2 * 32),
     Case("ten thousand messages", a_long_conversation, 4 * 6),
     Case("forty bodies of 24 MB", many_large_bodies, 600),

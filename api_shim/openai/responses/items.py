@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from typing_extensions import override
 
+from api_shim.bodies.joined_texts import join_plain
 from api_shim.openai.request_fields import (
     OpenAIRequestBody,
     image_part,
@@ -54,7 +55,12 @@ class ItemPartBody(OpenAIRequestBody):
     """The backend decides."""
 
 
+def _of_plain_texts(parts: Any) -> Any:
+    return join_plain(parts, types=_TEXTS)
+
+
 Content = str | list[ItemPartBody]
+_Joined: Final = BeforeValidator(_of_plain_texts)
 
 
 class ItemBody(OpenAIRequestBody):
@@ -67,7 +73,7 @@ class ItemBody(OpenAIRequestBody):
     """The id of the referenced item; of an item with content, only its name."""
     status: Annotated[Word | None, IgnoredField(unless=("completed",))] = None
     role: Literal["user", "assistant", "system", "developer"] | None = None
-    content: Content | None = None
+    content: Annotated[Content | None, _Joined] = None
     call_id: CallId | None = None
     name: CalledName | None = None
     namespace: CalledName | None = None
@@ -76,10 +82,10 @@ class ItemBody(OpenAIRequestBody):
     input: str | None = None
     """The text of a call of a custom tool."""
     output: Annotated[
-        Content | dict[str, Any] | list[Any] | None, Field(union_mode="left_to_right")
+        Content | dict[str, Any] | list[Any] | None, Field(union_mode="left_to_right"), _Joined
     ] = None
     """Of a tool that runs at OpenAI it may be anything."""
-    summary: list[ItemPartBody] | None = None
+    summary: Annotated[list[ItemPartBody] | None, _Joined] = None
     extra_content: dict[str, Any] | None = None
     """Opaque data that the backend needs back with the item (Gemini's thought signature)."""
 

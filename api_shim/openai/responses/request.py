@@ -30,6 +30,7 @@ from api_shim.openai.responses.response_tools import (
     ResponseToolBody,
     allowed_functions,
     demand_known,
+    echoed,
     left_out,
     to_functions,
 )
@@ -56,7 +57,7 @@ _ECHOED: Final = frozenset(
     {
         "max_output_tokens", "max_tool_calls", "metadata", "parallel_tool_calls",
         "prompt_cache_key", "reasoning", "safety_identifier", "temperature", "text",
-        "tool_choice", "tools", "top_logprobs", "top_p", "truncation", "user",
+        "tool_choice", "top_logprobs", "top_p", "truncation", "user",
     }
 )  # fmt: skip
 
@@ -221,7 +222,8 @@ def to_request(body: ResponseBody, earlier: EarlierResponses) -> ChatRequest:
             chain=earlier.chain,
             echo=body.model_dump(
                 mode="json", by_alias=True, exclude_none=True, include=set(_ECHOED)
-            ),
+            )
+            | echoed(body.tools),
         ),
     )
 

@@ -55,6 +55,14 @@ class ResponseToolBody(OpenAIRequestBody):
         return ("description",) if self.type == "namespace" else ()
 
 
+def echoed(tools: list[ResponseToolBody] | None) -> dict[str, Any]:
+    """The tools as the response repeats them; a dump would copy all objects of their schemas."""
+    if tools is None:
+        return {}
+    given = [{name: value for name, value in tool if value is not None} for tool in tools]
+    return {"tools": [fields | echoed(fields.get("tools")) for fields in given]}
+
+
 class ClientTool(NamedTuple):
     """A tool as the client knows it."""
 

@@ -3,9 +3,11 @@
 Subjects: api_shim/bodies/joined_texts.py.
 """
 
+from typing import Any
+
 import pytest
 
-from api_shim.bodies.joined_texts import joined_texts
+from api_shim.bodies.joined_texts import join_plain, joined_texts
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 1000])
@@ -21,3 +23,41 @@ def test_it_is_a_join(
 
     assert joined_texts(given, between) == between.join(texts)
     assert given == []
+
+
+def test_plain_parts_become_one() -> None:
+    parts = [
+        {"type": "text", "text": "a"},
+        {"type": "text", "text": ""},
+        {"type": "text", "text": "b"},
+    ]
+
+    assert join_plain(parts, "\n") is parts
+    assert parts == [{"type": "text", "text": "a\n\nb"}]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        None,
+        "text",
+        {"type": "text"},
+        [],
+        [{"type": "text", "text": "a"}] * 10_001,
+        *(
+            [{"type": "text", "text": "a"}, other]
+            for other in (
+                {"type": "text", "text": 1},
+                {"type": "text", "text": "b", "cache_control": {}},
+                {"type": "image", "text": "b"},
+                {"type": ["text"], "text": "b"},
+                "b",
+            )
+        ),
+    ],
+    ids=lambda parts: repr(parts)[:60],
+)
+def test_others_stay(parts: Any) -> None:
+    before = repr(parts)
+
+    assert repr(join_plain(parts)) == before

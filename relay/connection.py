@@ -33,7 +33,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from contract.errors import RelayFull, RelayUnavailable
+from contract.errors import NewerVersion, RelayFull, RelayUnavailable
 from contract.wire import UNREADABLE
 from relay.multiplexer import LargeWord, Multiplexer, Reads, failed_at
 from relay.settings import RelaySettings
@@ -361,7 +361,7 @@ class Connection:
             yield
         except (BrokenScript, ResponseError) as broken:
             self._damage.error("a script broke, and %s is passed over", what, exc_info=broken)
-        except (DamagedKey, *UNREADABLE) as error:
+        except (DamagedKey, NewerVersion, *UNREADABLE) as error:
             self.pass_over(what, error)
 
     async def call(self, call: ScriptCall[T]) -> T:

@@ -121,10 +121,12 @@ class Parents:
             "ZRANGE", redis_keys.PARENTS, 0, _AT_ONCE - 1, "WITHSCORES"
         )
         for parent, ended_at in zip(ended[::2], ended[1::2], strict=True):
-            name = parent.decode(errors="replace")
-            some = await self._connection.command(
-                "SRANDMEMBER", redis_keys.children(name), _MOST_A_PASS
-            )
+            name, some = parent.decode(errors="replace"), None
+            # Of damaged ones each child is still looked at every minute.
+            with self._connection.passing_over(redis_keys.children(name)):
+                some = await self._connection.command(
+                    "SRANDMEMBER", redis_keys.children(name), _MOST_A_PASS
+                )
             if not some:
                 await self._connection.command("ZREM", redis_keys.PARENTS, parent)
                 continue
@@ -138,7 +140,7 @@ class Parents:
         parents = sorted({each for child in children for each in (*child.after, *child.after_any)})
         found = await self._connection.call(jobs.statuses(parents)) if parents else []
         statuses = dict(zip(parents, found, strict=True))
-        freed = [child for child in children if await self._look_at(child, statuses)]
+        freed = [child for child in children if await self._is_freed(child, statuses)]
         for queue in sorted({child.queue for child in freed}):
             await self._leases.wake(queue)
         gone = set(job_ids) - {child.job_id for child in children}
@@ -180,6 +182,13 @@ class Parents:
             if row is not None and row[0] is not None and row[1] is not None
         ]
         return [child for child in children if child.status not in _ENDED]
+
+    async def _is_freed(self, child: _Child, statuses: Mapping[str, Status | None]) -> bool:
+        """As `_look_at`; one whose record is damaged waits, and no other one with it."""
+        is_freed = False
+        with self._connection.passing_over(redis_keys.record(child.job_id)):
+            is_freed = await self._look_at(child, statuses)
+        return is_freed  # noqa: RET504 - False where it was passed over
 
     async def _look_at(self, child: _Child, statuses: Mapping[str, Status | None]) -> bool:
         """Free or fail a child, if the states of its parents say so; returns whether it was."""

@@ -196,7 +196,7 @@ async def _claimed(relay: Relay, queue: str, prompt: str = "") -> StartedJob:
                 return claim
 
 
-_WITH_A_WORKER = {"FLEET_ROSTER_MAX_AGE_S": "0"}
+_KNOWS_AT_ONCE = {"FLEET_ROSTER_MAX_AGE_S": "0"}
 CASES = [
     Case("25 requests with metadata of 20 MB", large_metadata, 4 * 20),
     Case("a list of 25 jobs of 16 MB", large_list, 8),
@@ -207,6 +207,12 @@ CASES = [
         4 * 26,
         {"FLEET_QUEUE_LIMIT_BYTES": str(_KEPT_BYTES)},
     ),
-    Case("30 pictures of 19 MB", pictures, 16, _WITH_A_WORKER),
-    Case("chunks of 100 KB beyond a log's cap", large_chunks, 80, _WITH_A_WORKER),
+    Case("30 pictures of 19 MB", pictures, 16, _KNOWS_AT_ONCE, has_workers=True),
+    Case(
+        "chunks of 100 KB beyond a log's cap",
+        large_chunks,
+        80,
+        _KNOWS_AT_ONCE,
+        has_workers=True,
+    ),
 ]

@@ -53,6 +53,8 @@ class Case:
     """Environment of the shim beside the usual one."""
     is_first: bool = False
     """Whether the shim must not have served anything before."""
+    has_workers: bool = False
+    """Whether it starts workers, which a shim knows for some time after they have ended."""
     disk_mib: int = 0
     """Size of a disk that Redis and files share, and nobody else; 0: they have that of the machine.
     """

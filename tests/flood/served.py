@@ -90,7 +90,7 @@ async def batch_of_many(at: Scene) -> Outcome:
 
 
 CASES = [
-    Case("21 MB ranked and returned", documents_that_come_back, 4 * 21),
-    Case("18 MB embedded and returned", texts_that_come_back, 4 * 18),
-    Case("a batch of nine thousand", batch_of_many, 4 * 18),
+    Case("21 MB ranked and returned", documents_that_come_back, 4 * 21, has_workers=True),
+    Case("18 MB embedded and returned", texts_that_come_back, 4 * 18, has_workers=True),
+    Case("a batch of nine thousand", batch_of_many, 4 * 18, has_workers=True),
 ]

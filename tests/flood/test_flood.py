@@ -1,7 +1,7 @@
 """Every flood of `make flood`, small: the shim refuses it in few words and serves others meanwhile.
 
 Memory and waiting times have wider bounds here than there, because tests share their machine. Cases
-with the same settings share a shim.
+with the same settings and without workers share a shim.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,7 +31,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     with ExitStack() as stack:
 
         def of(case: Case) -> Scene:
-            key = str((case.is_first, case.disk_mib, sorted(case.settings.items())))
+            alone = case.name if case.has_workers else ""
+            key = str((alone, case.is_first, case.disk_mib, sorted(case.settings.items())))
             if key not in found:
                 at = scene(case, folder / str(len(found)), SCALE)
                 found[key] = stack.enter_context(at)

@@ -139,12 +139,12 @@ async def test_a_check_of_a_hundred_idle_queues_costs_a_few_commands(redis_url: 
         for at in range(100):
             await relay.connection.command("ZADD", redis_keys.QUEUES, time.time(), f"b{at}.chat")
         maintainer = Maintainer(relay.connection, "w1")
-        await maintainer.acquire()
-        before = await calls(relay)
-        await maintainer.acquire()
-        await relay.leases.reap()
-        await relay.reconciler.reconcile()
-        cost = await calls(relay) - before - 1  # the question itself
+        for _ in range(2):  # the first loads scripts that no test before it has asked for
+            before = await calls(relay)
+            await maintainer.acquire()
+            await relay.leases.reap()
+            await relay.reconciler.reconcile()
+            cost = await calls(relay) - before - 1  # the question itself
 
         assert cost <= 20
 

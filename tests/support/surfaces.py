@@ -103,7 +103,7 @@ class Client:
         self._news = asyncio.Event()
         self._may_read = asyncio.Event()
         self._may_read.set()
-        self.raw = b""
+        self._received = bytearray()
         self.status = 0
         self.headers: httpx.Headers = httpx.Headers()
         self.job = ""
@@ -114,11 +114,16 @@ class Client:
             async with self._opened(self) as pieces:
                 self._news.set()
                 async for piece in pieces:
-                    self.raw += piece
+                    self._received += piece
                     self._news.set()
                     await self._may_read.wait()
         finally:
             self._news.set()
+
+    @property
+    def raw(self) -> bytes:
+        """All that has come of the body."""
+        return bytes(self._received)
 
     @property
     def heard(self) -> Heard:

@@ -70,9 +70,12 @@ def ec_key(kid: str | None) -> ECKey:
 
 @contextmanager
 def token_server() -> Iterator[Issuer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    class Handler(_Handler):  # of this server alone: there may be several
+        pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    issuer = _Handler.issuer = Issuer(f"http://127.0.0.1:{server.server_port}")
+    issuer = Handler.issuer = Issuer(f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -75,10 +75,11 @@ class EarlierTurns(NamedTuple):
 def to_request(
     body: MessagesBody, betas: Iterable[str] = (), earlier: EarlierTurns | None = None
 ) -> Translated:
-    """The request; raises Refusal for what is not supported.
+    """The request; the body's messages are used up. Raises Refusal for what is not supported.
 
     `betas` are the values of the `anthropic-beta` header.
     """
+    unused = ignored(body)
     prompt, names = to_prompt(body, earlier or EarlierTurns())
     think, may_not_think = to_think(body)
     only_reads = body.max_tokens == 0
@@ -104,15 +105,16 @@ def to_request(
         message_notes=notes,
     )
     unknown = [f"anthropic-beta[{beta}]" for beta in betas if not beta.startswith(_BETAS)]
-    return Translated(request, (*ignored(body), *names, *unknown), may_not_think)
+    return Translated(request, (*unused, *names, *unknown), may_not_think)
 
 
 def to_counted(body: PromptBody) -> tuple[ChatRequest, tuple[str, ...]]:
     """A chat with the prompt to count, and names for X-Fleet-Ignored; raises Refusal."""
+    unused = ignored(body)
     fields, names = to_prompt(body)
     prompt = {name: fields[name] for name in ("messages", "tools")}
     chat = build_request(ChatRequest, model=body.model, backend=body.backend, **prompt)
-    return chat, (*ignored(body), *names)
+    return chat, (*unused, *names)
 
 
 def to_prompt(

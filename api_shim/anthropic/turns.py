@@ -20,10 +20,9 @@ from api_shim.anthropic.message_body import (
     unsupported_field,
 )
 from api_shim.anthropic.signatures import facts_in, redacted_detail, thinking_detail
-from api_shim.bodies.joined_texts import joined_texts
+from api_shim.bodies.joined_texts import joined_texts, json_text, taken
 from api_shim.http.json_body import let_go
 from contract.chat import DETAILS, ImagePart, Message, Part, TextPart, ToolCall
-from contract.json_lines import json_line
 
 _BILLING: Final = "x-anthropic-billing-header:"
 """Begins a block of Claude Code's system prompt that is no part of the prompt, and differs from one
@@ -90,14 +89,15 @@ class TurnReader:
         elif past and past[-1].role == "assistant":
             self._of_assistant.append(self._messages.pop())
 
-    def read(self, system: Content | None, turns: Sequence[TurnBody]) -> Turns:
-        """All messages; raises Refusal for what no backend accepts."""
+    def read(self, system: Content | None, turns: list[TurnBody]) -> Turns:
+        """All messages; the list is emptied. Raises Refusal for what no backend accepts."""
         first = 0
         if not self._has_past:
             is_over = (at for at, turn in enumerate(turns) if turn.role != "system")
             first = next(is_over, len(turns))
             self._begin(system, turns[:first])
-        for at, turn in enumerate(turns[first:], start=first):
+            del turns[:first]
+        for at, turn in enumerate(taken(turns), start=first):
             self._add(f"messages.{at}.content", turn)
         self._end_turn()
         if all(message.role == "system" for message in self._messages):
@@ -111,7 +111,7 @@ class TurnReader:
         texts += [
             self._system(f"messages.{at}.content", turn.content) for at, turn in enumerate(turns)
         ]
-        prompt = LINE.join(text for text in texts if text)
+        prompt = joined_texts([text for text in taken(texts) if text], LINE)
         if prompt:
             self._messages.append(Message(role="system", content=prompt))
 
@@ -143,7 +143,8 @@ class TurnReader:
                 self._left_out.append(_BILLING.removesuffix(":"))
             elif block.text:
                 texts.append(block.text)
-        return LINE.join(texts)
+                let_go(block, "text")
+        return joined_texts(texts, LINE)
 
     def _add_user(self, parts: Sequence[Part]) -> None:
         if not parts:
@@ -207,6 +208,7 @@ class TurnReader:
             match block.type:
                 case "text":
                     texts.append(block.text or "")
+                    let_go(block, "text")
                 case "thinking" | "redacted_thinking":
                     thoughts.add(block)
                 case "tool_use":
@@ -217,7 +219,7 @@ class TurnReader:
                     self._leave_out(f"{field}.{at}.type", other)
         return Message(
             role="assistant",
-            content="".join(texts),
+            content=joined_texts(texts),
             thinking=thoughts.text or None,
             tool_calls=tuple(thoughts.with_meta(call) for call in calls),
             provider_meta=thoughts.meta or None,
@@ -262,7 +264,9 @@ class TurnReader:
         if heading:
             yield TextPart(text=heading)
         if source.type == "text":
-            yield TextPart(text=source.data or "")
+            part = TextPart(text=source.data or "")
+            let_go(source, "data")
+            yield part
         else:
             yield from self._parts(f"{field}.source.content", _blocks(source.content))
 
@@ -301,7 +305,7 @@ class _Thoughts:
 
     @property
     def text(self) -> str:
-        return "".join(self._texts)
+        return joined_texts(self._texts)
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -327,29 +331,32 @@ def _parts_of(content: str | tuple[Part, ...]) -> list[Part]:
     return [TextPart(text=content)] if isinstance(content, str) else list(content)
 
 
-def _together(turns: Sequence[Message]) -> Message:
-    """Messages of the assistant that follow each other, as one."""
+def _together(turns: list[Message]) -> Message:
+    """Messages of the assistant that follow each other, as one; the list is emptied."""
     if len(turns) == 1:
         return turns[0]
     meta: dict[str, Any] = {}
-    for turn in turns:
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[ToolCall] = []
+    for turn in taken(turns):
         meta |= turn.provider_meta or {}
-    return turns[0].model_copy(
-        update={
-            "content": "".join(turn.text for turn in turns),
-            "thinking": "".join(turn.thinking or "" for turn in turns) or None,
-            "tool_calls": tuple(call for turn in turns for call in turn.tool_calls),
-            "provider_meta": meta or None,
-        }
+        texts.append(turn.text)
+        thoughts.append(turn.thinking or "")
+        calls += turn.tool_calls
+    return Message(
+        role="assistant",
+        content=joined_texts(texts),
+        thinking=joined_texts(thoughts) or None,
+        tool_calls=tuple(calls),
+        provider_meta=meta or None,
     )
 
 
 def _call(field: str, block: BlockBody) -> ToolCall:
     if not block.id or not block.name:
         raise invalid_field(field, "id and name are required")
-    arguments = json_line(block.input or {}).decode()
-    let_go(block, "input")
-    return ToolCall(id=block.id, name=block.name, arguments=arguments)
+    return ToolCall(id=block.id, name=block.name, arguments=json_text(block, "input"))
 
 
 def _image(field: str, source: SourceBody | str | None) -> ImagePart:

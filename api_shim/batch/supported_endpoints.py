@@ -63,11 +63,9 @@ class BatchJob(NamedTuple):
 
 def _chat(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     parsed = ChatBody.model_validate(body)
-    head = job.head(parsed.model)
+    head, unused = job.head(parsed.model), ignored(parsed)
     return BatchRequest(
-        to_chat(parsed),
-        lambda result: chat_response.response_body(head, result),
-        ignored(parsed),
+        to_chat(parsed), lambda result: chat_response.response_body(head, result), unused
     )
 
 
@@ -121,13 +119,10 @@ def _response(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
         raise unsupported_field(
             "previous_response_id", "not supported in a batch: send the conversation as input"
         )
+    unused = (*parsed.left_out, *ignored(parsed))
     request = to_request(parsed, EarlierResponses())
     about = response.ResponseFacts(job.head(parsed.model), request)
-    return BatchRequest(
-        request,
-        lambda result: response.completed_response(about, result),
-        (*parsed.left_out, *ignored(parsed)),
-    )
+    return BatchRequest(request, lambda result: response.completed_response(about, result), unused)
 
 
 def _message(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:

@@ -1,16 +1,22 @@
-"""Joins the texts of a large body, which are let go meanwhile: a join has all of them twice."""
+"""Translates what a large body holds, which is let go meanwhile: else all of it is there twice."""
 
 import ctypes
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from contract.wire import MOST_ITEMS
+from pydantic import BaseModel
+
+from contract.json_lines import one_line
+from contract.wire import MOST_ITEMS, json_pieces
 
 _AT_ONCE_CHARS: Final = 2**18
 _FIELDS_OF_TEXT: Final = 2
 _TRIM_CHARS: Final = 2**21
 """Of texts that were let go, after which the C library is to return their memory."""
+
+
+Item = TypeVar("Item")
 
 
 def join_plain(parts: Any, between: str = "", types: frozenset[str] = frozenset({"text"})) -> Any:
@@ -47,12 +53,28 @@ def joined_texts(texts: list[str], between: str = "") -> str:
     if len(texts) == 1:
         return texts.pop()
     whole = ""
-    for some in _taken(texts, between):
+    for some in _some(texts, between):
         whole += some
     return whole
 
 
-def _taken(texts: list[str], between: str) -> Iterator[str]:
+def taken(items: list[Item]) -> Iterator[Item]:
+    """The items of a list, each let go when the next one is asked for; the list is emptied."""
+    items.reverse()
+    while items:
+        yield items.pop()
+
+
+def json_text(holder: BaseModel, field: str) -> str:
+    """The JSON of an object of a body in one line; the body's field is emptied."""
+    value = getattr(holder, field)
+    pieces = [*json_pieces({} if value is None else value)]
+    del value
+    holder.__dict__[field] = None
+    return joined_texts([one_line(piece).decode() for piece in taken(pieces)])
+
+
+def _some(texts: list[str], between: str) -> Iterator[str]:
     """Some at once; of a large one a part, because only a loop that is warm adds in place."""
     texts.reverse()
     begun, freed = "", 0

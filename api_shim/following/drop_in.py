@@ -12,7 +12,7 @@ A surface is a view of jobs. It translates its request into the contract's, subm
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
-from typing import Final, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive
@@ -107,6 +107,20 @@ class DropInCall:
         if not self._has_large_body:
             return translate(*args, **more)
         return await made_of_large(partial(translate, *args, **more))
+
+    async def request_of(
+        self, translate: Callable[..., Translated], body: LenientModel, *more: Any
+    ) -> Translated:
+        """What a translator makes of a body, which it may use up, and of more.
+
+        The body's unknown fields go into the response's X-Fleet-Ignored.
+        Raises what the translator raises.
+        """
+        names, request = await self.translated(
+            lambda: (ignored(body), translate(body, *more))  # in this order
+        )
+        self.add_ignored(names)
+        return request
 
     async def submit(
         self, request: AnyRequest, body: LenientModel | None = None, *, spent: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic_core import from_json
 
+from api_shim.bodies.joined_texts import json_text, taken
 from api_shim.http.problems import Refusal
 from api_shim.ollama.request_fields import OllamaRequestBody
 from api_shim.submission.ignored_fields import IgnoredField
@@ -25,7 +26,6 @@ from contract.chat import (
     ToolCall,
 )
 from contract.errors import InvalidRequest, ServerFault
-from contract.json_lines import json_line
 from contract.requests import Word
 
 
@@ -84,12 +84,12 @@ def tools(given: Sequence[OllamaTool] | None) -> tuple[Tool, ...]:
     )
 
 
-def messages(given: Sequence[OllamaMessage]) -> tuple[Message, ...]:
-    """The contract's messages; raises InvalidRequest."""
+def messages(given: list[OllamaMessage]) -> tuple[Message, ...]:
+    """The contract's messages; the list is emptied. Raises InvalidRequest."""
     waiting: list[ToolCall] = []
     found: list[Message] = []
     numbered = 0
-    for at, message in enumerate(given):
+    for at, message in enumerate(taken(given)):
         calls: tuple[ToolCall, ...] = ()
         if message.tool_calls:
             calls = tuple(
@@ -131,17 +131,16 @@ def content(
 
 
 def _call(where: str, given: OllamaToolCall, number: int) -> ToolCall:
-    arguments = given.function.arguments
-    if not isinstance(arguments, str):
-        arguments = _json(where, arguments or {})
+    is_text = isinstance(given.function.arguments, str)
+    arguments = given.function.arguments if is_text else _json(where, given.function)
     return ToolCall(
         id=given.id or f"call_{number}", name=given.function.name, arguments=arguments or "{}"
     )
 
 
-def _json(where: str, arguments: Mapping[str, Any]) -> str:
+def _json(where: str, function: OllamaFunctionCall) -> str:
     try:
-        return json_line(arguments).decode()
+        return json_text(function, "arguments")
     except ValueError as error:
         raise InvalidRequest(f"{where}: the arguments cannot be encoded as JSON: {error}") from None
 

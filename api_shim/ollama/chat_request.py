@@ -51,7 +51,7 @@ class Generation(NamedModel):
 class OllamaChatBody(Generation):
     """A chat."""
 
-    messages: tuple[OllamaMessage, ...] | None = None
+    messages: list[OllamaMessage] | None = None
     tools: tuple[OllamaTool, ...] | None = None
 
 
@@ -73,7 +73,7 @@ def shared_fields(body: Generation) -> dict[str, Any]:
 
 
 def chat_to_job(body: OllamaChatBody) -> ChatRequest | LoadRequest | UnloadRequest:
-    """The request for a chat; raises InvalidRequest."""
+    """The request for a chat; the body's messages are used up. Raises InvalidRequest."""
     if not body.messages:
         return load_or_unload(body)
     return build_request(

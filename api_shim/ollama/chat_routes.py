@@ -55,8 +55,8 @@ async def post_chat(
     dependencies: Injected,
 ) -> Response:
     """Continue a conversation; without messages, load the model, or unload it (keep_alive 0)."""
-    job = call.translated(chat_request.chat_to_job, body)
-    return await _generate(body, await job, CHAT, call, dependencies)
+    job = await call.request_of(chat_request.chat_to_job, body)
+    return await _generate(body, job, CHAT, call, dependencies)
 
 
 @router.post(
@@ -71,8 +71,8 @@ async def post_generate(
     dependencies: Injected,
 ) -> Response:
     """Continue a prompt; without one, load the model, or unload it (keep_alive 0)."""
-    job = call.translated(chat_request.generate_to_job, body)
-    return await _generate(body, await job, GENERATE, call, dependencies)
+    job = await call.request_of(chat_request.generate_to_job, body)
+    return await _generate(body, job, GENERATE, call, dependencies)
 
 
 async def _generate(
@@ -87,10 +87,10 @@ async def _generate(
         await _load_or_unload(job, body, call, dependencies)
         reason = "unload" if isinstance(job, UnloadRequest) else "load"
         return json(load_response(model, shape, reason, time.time()), call)
-    record = await call.submit(job, body)
+    let_go(body, "messages", "prompt", "images")
+    record = await call.submit(job)
     if body.is_streamed:
         return call.stream(record, ChatResponseLines(model, shape))
-    let_go(body, "messages", "prompt", "images")
     del job
     result = await call.result(record, marks=("content", "thinking"))
     return call.whole(json(response_body(model, shape, result), call))

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field
 from typing_extensions import override
 
-from api_shim.bodies.joined_texts import join_plain
+from api_shim.bodies.joined_texts import join_plain, json_text, taken
 from api_shim.openai.request_fields import (
     CacheKey,
     OpenAIRequest,
@@ -42,7 +42,6 @@ from contract.chat import (
     thoughts_in,
 )
 from contract.conversations import key_of
-from contract.json_lines import json_line
 from contract.requests import Word
 
 _ROLES: Final[dict[str, Role]] = {
@@ -138,9 +137,9 @@ class MessageBody(OpenAIRequestBody):
         return (*unused, *twice)
 
 
-def to_messages(messages: Iterable[MessageBody]) -> tuple[Message, ...]:
-    """The messages; raises Refusal for parts that no backend accepts."""
-    return tuple(_message(f"messages.{at}", message) for at, message in enumerate(messages))
+def to_messages(messages: list[MessageBody]) -> tuple[Message, ...]:
+    """The messages; the list is emptied. Raises Refusal for parts that no backend accepts."""
+    return tuple(_message(f"messages.{at}", each) for at, each in enumerate(taken(messages)))
 
 
 def _message(field: str, message: MessageBody) -> Message:
@@ -214,8 +213,8 @@ def _calls(field: str, message: MessageBody) -> Iterable[ToolCall]:
 
 
 def _call(function: FunctionCall, **fields: Any) -> ToolCall:
-    arguments = function.arguments
-    text = json_line(arguments).decode() if isinstance(arguments, dict) else arguments
+    is_object = isinstance(function.arguments, dict)
+    text = json_text(function, "arguments") if is_object else function.arguments
     return ToolCall(name=function.name, arguments=text or "{}", **fields)
 
 
@@ -433,7 +432,7 @@ class ChatBody(Sampled):
 
 
 def to_chat(body: ChatBody) -> ChatRequest:
-    """The request; raises Refusal for what is not supported."""
+    """The request; the body's messages are used up. Raises Refusal for what is not supported."""
     if any(modality != "text" for modality in body.modalities or ()):
         raise unsupported_field("modalities", "only text is supported")
     tools = to_tools(body.tools, body.functions)

@@ -39,7 +39,7 @@ async def chat(
     call: DropIn,
 ) -> Response:
     """Continue a conversation."""
-    record = await call.submit(await call.translated(to_chat, body), body, spent=("messages",))
+    record = await call.submit(await call.request_of(to_chat, body))
     head = ResponseHead.of(record)
     if body.stream:
         chunks = chat_response.ChatChunks(head, with_usage=body.with_usage)

@@ -203,6 +203,40 @@ async def many_short_texts(at: Scene) -> Outcome:
     return await waits(at, "/v1/messages", conversation("/v1/messages", [message], more))
 
 
+async def many_calls(at: Scene) -> Outcome:
+    """The same of 20 MB, as calls of a tool and their results, of different lengths."""
+    turns: list[bytes] = []
+    for number in range(at.many(4500)):
+        text = text_of_another_alphabet(600 + 797 * number % 3200)
+        use = {"type": "tool_use", "id": f"c{number}", "name": "f", "input": {"a": text}}
+        result = {"type": "tool_result", "tool_use_id": f"c{number}", "content": text}
+        turns += [_turn("assistant", content=[use]), _turn("user", content=[result])]
+    return await waits(at, "/v1/messages", conversation("/v1/messages", turns))
+
+
+async def many_calls_of_ollama(at: Scene) -> Outcome:
+    """The same of Ollama's API."""
+    turns: list[bytes] = []
+    for number in range(at.many(4500)):
+        text = text_of_another_alphabet(600 + 797 * number % 3200)
+        call = {"function": {"name": "f", "arguments": {"a": text}}}
+        turns += [_turn("assistant", tool_calls=[call]), _turn("tool", content=text)]
+    return await waits(at, "/api/chat", conversation("/api/chat", turns))
+
+
+def _turn(role: str, **fields: object) -> bytes:
+    return json.dumps({"role": role, **fields}, ensure_ascii=False).encode()
+
+
+async def one_large_call(at: Scene) -> Outcome:
+    """The same, as the one argument of a call."""
+    text = text_of_another_alphabet(at.many(20_000_000))
+    use = {"type": "tool_use", "id": "c", "name": "f", "input": {"a": text}}
+    result = {"type": "tool_result", "tool_use_id": "c", "content": "done"}
+    turns = [_turn("assistant", content=[use]), _turn("user", content=[result])]
+    return await waits(at, "/v1/messages", conversation("/v1/messages", turns))
+
+
 async def a_million_tokens(at: Scene) -> Outcome:
     """Honest requests with as many ids of tokens as there may be."""
     ids = [[12345] * at.many(999_000)]
@@ -255,6 +289,9 @@ CASES = [
     Case("texts of 19 MB as blocks", many_blocks, 4 * 19.2),
     Case("texts of 19 MB as parts", many_parts_of_a_chat, 4 * 19.2),
     Case("16 MB of short texts", many_short_texts, 4 * 16),
+    Case("calls of 20 MB and results", many_calls, 4 * 18.9),
+    Case("calls of 20 MB of Ollama's API", many_calls_of_ollama, 4 * 18.9),
+    Case("a call of 19 MB", one_large_call, 4 * 19.1),
     Case("a million ids of tokens", a_million_tokens, 2 * 32),
     Case("ten thousand messages", a_long_conversation, 4 * 6),
     Case("forty bodies of 24 MB", many_large_bodies, 600),

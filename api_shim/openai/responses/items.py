@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 from pydantic import BeforeValidator, Field
 from typing_extensions import override
 
-from api_shim.bodies.joined_texts import join_plain
+from api_shim.bodies.joined_texts import join_plain, json_text, taken
 from api_shim.openai.request_fields import (
     OpenAIRequestBody,
     image_part,
@@ -22,7 +22,6 @@ from api_shim.openai.request_fields import (
 from api_shim.openai.responses.response_tools import arguments_of, function_name
 from api_shim.submission.ignored_fields import IgnoredField
 from contract.chat import CalledName, CallId, Message, Part, Role, TextPart, ToolCall
-from contract.json_lines import json_line
 from contract.requests import Word
 
 _ID: Final = re.compile(r"^(?:msg|rs|fc|fco|ctc)_([0-9a-f]{32})_")
@@ -120,11 +119,14 @@ def job_of(item_id: str) -> str | None:
     return found.group(1) if found else None
 
 
-def to_messages(items: Sequence[ItemBody], earlier: EarlierResponses) -> tuple[Message, ...]:
-    """The messages of these items; raises Refusal for items that no backend accepts."""
+def to_messages(items: list[ItemBody], earlier: EarlierResponses) -> tuple[Message, ...]:
+    """The messages of these items; the list is emptied.
+
+    Raises Refusal for items that no backend accepts.
+    """
     item_messages = [
         item_message
-        for at, item in enumerate(items)
+        for at, item in enumerate(taken(items))
         if (item_message := _piece(f"input.{at}", item, earlier)) is not None
     ]
     return merge_messages(item_messages, earlier.past)
@@ -207,8 +209,8 @@ def _message(field: str, item: ItemBody) -> Message:
 def _call(field: str, item: ItemBody) -> Message:
     if not item.name or not item.call_id:
         raise invalid_field(field, "name and call_id are required")
-    arguments = item.arguments
-    text = json_line(arguments).decode() if isinstance(arguments, dict) else arguments
+    is_object = isinstance(item.arguments, dict)
+    text = json_text(item, "arguments") if is_object else item.arguments
     if item.type == "custom_tool_call":
         text = arguments_of(item.input or "")
     call = ToolCall(

@@ -197,7 +197,7 @@ def no_previous(response_id: str) -> Refusal:
 
 
 def to_request(body: ResponseBody, earlier: EarlierResponses) -> ChatRequest:
-    """The request; raises Refusal for what is not supported."""
+    """The request; the body's items are used up. Raises Refusal for what is not supported."""
     _check_supported(body)
     is_background = bool(body.background)
     return build_request(
@@ -265,9 +265,9 @@ def _messages(body: ResponsePromptBody, earlier: EarlierResponses) -> tuple[Mess
     if not items and not earlier.past:
         raise invalid_field("input", "required without previous_response_id")
     system = (Message(role="system", content=body.instructions),) if body.instructions else ()
-    messages = (*system, *earlier.past, *to_messages(items or (), earlier))
+    kinds = ", ".join(sorted({item.type for item in items or ()}))
+    messages = (*system, *earlier.past, *to_messages(items or [], earlier))
     if not messages:
-        kinds = ", ".join(sorted({str(item.type) for item in items or ()}))
         raise invalid_field("input", f"says nothing to a model: only items of type {kinds[:200]}")
     return messages
 

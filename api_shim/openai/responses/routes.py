@@ -11,7 +11,7 @@ from api_shim.following.answer_stream import AnswerStream
 from api_shim.following.job_refusals import restarted
 from api_shim.following.token_counts import TokenCount
 from api_shim.http.head import is_head
-from api_shim.http.json_body import JsonRoute
+from api_shim.http.json_body import JsonRoute, let_go
 from api_shim.http.problems import problem_of
 from api_shim.openai import schemas as shapes
 from api_shim.openai.request_fields import invalid_field, unsupported_field
@@ -26,7 +26,6 @@ from api_shim.openai.responses.request import (
 )
 from api_shim.openai.responses.store import Responses, ResponseStore, StoredResponse
 from api_shim.openai.schemas import answers, faults
-from api_shim.submission.ignored_fields import ignored
 from contract.json_lines import json_line
 from contract.sse import MEDIA_TYPE
 from relay.batches import BatchJobs
@@ -62,9 +61,11 @@ async def create(
     body: Annotated[ResponseBody, Body(openapi_examples=_EXAMPLES)], call: DropIn, store: Responses
 ) -> Response:
     """Create a response: whole, as a stream, or in the background."""
-    request = await call.translated(to_request, body, await store.earlier(body))
-    call.add_ignored(body.left_out)
-    record = await call.submit(request, body, spent=("input",))
+    earlier, left_out = await store.earlier(body), body.left_out
+    request = await call.request_of(to_request, body, earlier)
+    call.add_ignored(left_out)
+    let_go(body, "input")
+    record = await call.submit(request)
     response = StoredResponse(record, request)
     if body.stream:
         is_replayed = "Idempotent-Replayed" in call.headers
@@ -89,8 +90,9 @@ async def count_input_tokens(
     body: ResponsePromptBody, call: DropIn, store: Responses, dependencies: Injected
 ) -> Response:
     """Count the tokens of a response's input: by the model's backend, else as an estimate."""
-    chat = await call.translated(to_counted, body, await store.earlier(body))
-    call.add_ignored((*ignored(body), *body.left_out))
+    earlier, left_out = await store.earlier(body), body.left_out
+    chat = await call.request_of(to_counted, body, earlier)
+    call.add_ignored(left_out)
     await dependencies.roster.recent()
     fleet = dependencies.listed(call.caller, chat.model)
     found = await TokenCount(chat).of(call, fleet)

@@ -3,11 +3,14 @@
 Subjects: api_shim/bodies/joined_texts.py.
 """
 
+import sys
 from typing import Any
 
 import pytest
 
-from api_shim.bodies.joined_texts import join_plain, joined_texts
+from api_shim.bodies.joined_texts import join_plain, joined_texts, json_text, taken
+from contract.chat import Tool
+from contract.json_lines import json_line
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 1000])
@@ -61,3 +64,26 @@ def test_others_stay(parts: Any) -> None:
     before = repr(parts)
 
     assert repr(join_plain(parts)) == before
+
+
+def test_what_is_taken_is_let_go() -> None:
+    items = ["a", "b", "c"]
+
+    assert [(each, len(items)) for each in taken(items)] == [("a", 2), ("b", 1), ("c", 0)]
+
+
+@pytest.mark.parametrize("value", [{}, {"a": [1, None, "中\u2028"]}, {"a": "中" * 3_000_000}])
+def test_an_object_becomes_its_json(value: dict[str, Any]) -> None:
+    holder = Tool(name="f", parameters=value)
+
+    assert json_text(holder, "parameters") == json_line(value).decode()
+    assert holder.parameters is None
+
+
+def test_no_utf_8_is_kept_with_its_texts() -> None:
+    text = "中" * 300
+    size_bytes = sys.getsizeof(text)
+
+    json_text(Tool(name="f", parameters={"a": text}), "parameters")
+
+    assert sys.getsizeof(text) == size_bytes

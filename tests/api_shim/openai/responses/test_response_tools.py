@@ -155,13 +155,14 @@ def test_what_clients_send_back_is_understood_or_passed_over() -> None:
             {"type": "local_shell_call", "call_id": "s", "action": {}, "status": "completed"},
         ]
     )  # fmt: skip
+    left_out = asked.left_out
     _, first, done, second, closed = to_request(asked, EarlierResponses()).messages
 
     assert first.tool_calls[0].arguments == '{"input":"*** Begin"}'
     assert (done.role, done.content, done.tool_name) == ("tool", "done", "patch")
     assert second.tool_calls[0].name == "team__close"
     assert closed.content == "closed"
-    assert asked.left_out == (
+    assert left_out == (
         "tools[web_search]",
         "input[web_search_call]",
         "input[local_shell_call]",

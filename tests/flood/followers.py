@@ -133,7 +133,7 @@ async def unread_small(at: Scene) -> Outcome:
         job = await _enqueued(relay)
         claim = await until_claimed(relay, _QUEUE)
         await _answer(relay, claim, _UNREAD_SMALL, at_once=10_000, chunk=Progress(status="on"))
-    return await _cut_followers(at, _head(job, _UPGRADE), 20, before)
+    return await _cut_followers(at, _head(job, _UPGRADE), max(4, at.many(20)), before)
 
 
 async def unread_whole(at: Scene) -> Outcome:

@@ -137,9 +137,22 @@ class DeliveryQueue:
     async def due(self, most_lanes: int, most: int) -> DueReceivers:
         """What is due by Redis's clock, of at most so many lanes and so many receivers of each.
 
+        What is no receiver of its lane leaves it, or it would be due for ever.
+
         Raises RelayUnavailable.
         """
-        return await self._connection.call(due(most_lanes, most))
+        next_s, lanes = await self._connection.call(due(most_lanes, most))
+        found: dict[str, list[Receiver]] = {}
+        for lane, names in lanes.items():
+            known = {
+                each.name.encode(): each for each in map(_receiver, names) if each.lane == lane
+            }
+            found[lane] = [known[name] for name in names if name in known]
+            if strange := [name for name in names if name not in known]:
+                key = redis_keys.webhook_lane(lane)
+                self._connection.pass_over(key, ValueError(f"{strange[0]!r:.80} is no receiver"))
+                await self._connection.command("ZREM", key, *strange)
+        return DueReceivers(next_s, found)
 
     async def first(self, receiver: Receiver) -> FirstDelivery | None:
         """The first delivery of a receiver; None if none waits. Raises RelayUnavailable."""
@@ -309,8 +322,13 @@ def route(
     return ScriptCall(load("webhooks/route"), keys, args, _with_damage)
 
 
-def due(most_lanes: int, most: int) -> ScriptCall[DueReceivers]:
-    """What is due, of at most so many lanes and so many receivers of each."""
+def due(
+    most_lanes: int, most: int
+) -> ScriptCall[tuple[float | None, Mapping[str, Sequence[bytes]]]]:
+    """The names of what is due, of at most so many lanes and so many receivers of each.
+
+    With the seconds until more is; None: nothing waits for a time.
+    """
     args: list[Argument] = [redis_keys.webhook_lane("*"), most_lanes, most]
     return ScriptCall(load("webhooks/due"), [redis_keys.WEBHOOKS_DUE], args, _due)
 
@@ -368,15 +386,14 @@ def _with_damage(reply: Any) -> tuple[int, str]:
     return int(count), damage.decode(errors="replace")
 
 
-def _due(reply: Any) -> DueReceivers:
+def _due(reply: Any) -> tuple[float | None, Mapping[str, Sequence[bytes]]]:
     next_s, *lanes = reply
-    found = {
-        lane.decode(errors="replace"): [
-            Receiver.named(name.decode(errors="replace")) for name in names
-        ]
-        for lane, names in lanes
-    }
-    return DueReceivers(float(next_s) if next_s else None, found)
+    found = {lane.decode(errors="replace"): names for lane, names in lanes}
+    return float(next_s) if next_s else None, found
+
+
+def _receiver(name: bytes) -> Receiver:
+    return Receiver.named(name.decode(errors="replace"))
 
 
 def _replayed(reply: Any) -> tuple[int, int]:

@@ -1,7 +1,9 @@
 """Queues of deliveries: bounds, what is dropped, and what two processes do at once."""
 
+import logging
 from typing import Final
 
+import pytest
 from support.relay import Relay, chat, relay_on
 
 from contract.webhooks.webhook_models import CALLBACKS
@@ -153,3 +155,25 @@ async def test_as_many_addresses_of_requests_as_deliveries_of_one_may_wait(redis
         assert dropped == [0, 0, 1, 0]
         assert listed[1].error == "deliveries waited for 2 other receivers of its tenant"
         assert all(3600 < each <= 7200 for each in states)  # longer than the longest pause
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"nan", b"", b"\xff\xfe", b"other/wh_1", b"default/\xff", b"default/cb_1", b"/", b"a/b/c"],
+)
+@pytest.mark.parametrize("score", ["-inf", "0"])
+async def test_what_is_no_receiver_of_its_lane_leaves_it(
+    redis_url: str, name: bytes, score: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    # It was due at once, again and again: 30,000 commands a second.
+    caplog.set_level(logging.WARNING, "relay.connection")
+    async with relay_on(redis_url) as relay:
+        queue, key = DeliveryQueue(relay.connection, QueueLimits(9, 9)), HOOK.keys[3]
+        await queue.put_again(HOOK, [delivery(1)])
+        await relay.connection.command("ZADD", key, score, name)
+        found = [await queue.due(9, 9) for _ in range(2)]
+        left = await relay.connection.command("ZRANGE", key, 0, -1)
+
+    assert [dict(each.lanes) for each in found] == [{"default/webhooks": [HOOK]}] * 2
+    assert left == [HOOK.name.encode()]
+    assert key in caplog.text

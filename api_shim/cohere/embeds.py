@@ -6,8 +6,9 @@ Source: cohere-ai/cohere-python `v2/raw_client.py` (embed), `types/embed_by_type
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from api_shim.bodies.joined_texts import joined_texts, taken
 from api_shim.cohere.errors import named, wrong_field
 from api_shim.submission.ignored_fields import LenientModel
 from contract.embeddings import TASK_WORDS, EmbedRequest
@@ -47,7 +48,7 @@ class CohereEmbedBody(LenientModel):
     input_type: Word | None = None
     """What the texts are for: `search_query`, `search_document`, `classification`, `clustering`."""
     texts: tuple[str, ...] = ()
-    inputs: tuple[EmbedInputBody, ...] = ()
+    inputs: list[EmbedInputBody] = Field(default_factory=list)
     """Instead of `texts`: parts of type `text`, a line each."""
     images: tuple[Any, ...] = ()
     output_dimension: int | None = None
@@ -58,7 +59,7 @@ class CohereEmbedBody(LenientModel):
 
 
 def to_embed(body: CohereEmbedBody) -> EmbedRequest:
-    """The request; raises Refusal for what is not supported."""
+    """The request; the body's inputs are used up. Raises Refusal for what is not supported."""
     texts = _texts(body)
     task = None
     if body.input_type is not None:
@@ -93,13 +94,17 @@ def _texts(body: CohereEmbedBody) -> tuple[str, ...]:
         )
     if bool(body.texts) == bool(body.inputs):
         raise wrong_field("texts", "send texts, or inputs of texts, one at least and not both")
-    joined = ("\n".join(part.text for part in each.content) for each in body.inputs)
-    found = body.texts or tuple(joined)
+    del parts
+    found = body.texts or tuple(map(_joined, taken(body.inputs)))
     if len(found) > MOST_TEXTS:
         raise wrong_field(
             "texts", f"has {len(found)}, and a request may have {MOST_TEXTS}: send several requests"
         )
     return found
+
+
+def _joined(given: EmbedInputBody) -> str:
+    return joined_texts([part.text for part in taken(given.content)], "\n")
 
 
 def embed_pieces(

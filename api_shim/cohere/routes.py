@@ -104,8 +104,8 @@ async def embed(
     call: DropIn,
 ) -> Response:
     """Turn texts into vectors of one or more types."""
-    request = await call.translated(to_embed, body)
-    record = await call.submit(request, body)
+    request = await call.request_of(to_embed, body)
+    record = await call.submit(request)
     result = await call.result(record)
     pieces = embed_pieces(record.id, request, body.embedding_types, result)
     headers = {"Cache-Control": "no-store", **call.headers}

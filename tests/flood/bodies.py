@@ -170,6 +170,13 @@ async def many_texts(at: Scene) -> Outcome:
     return await waits(at, "/v1/embeddings", json.dumps(given, ensure_ascii=False).encode())
 
 
+async def many_inputs_of_parts(at: Scene) -> Outcome:
+    """The same, in parts."""
+    part = {"type": "text", "text": text_of_another_alphabet(2500)}
+    given = {"model": "m", "inputs": [{"content": [part] * 4}] * at.many(2000)}
+    return await waits(at, "/v2/embed", json.dumps(given, ensure_ascii=False).encode())
+
+
 async def many_items(at: Scene) -> Outcome:
     """The same, as a conversation."""
     message = {"role": "user", "content": text_of_another_alphabet(2200)}
@@ -285,6 +292,7 @@ CASES = [
     Case("29 MB with an emoji", large_text_with_emoji, 2 * 32),
     Case("texts of 21 MB to rank", many_documents, 4 * 21),
     Case("texts of 20 MB to embed", many_texts, 4 * 19.5),
+    Case("texts of 19 MB in parts to embed", many_inputs_of_parts, 4 * 19.1),
     Case("texts of 20 MB as items", many_items, 4 * 19.5),
     Case("texts of 19 MB as blocks", many_blocks, 4 * 19.2),
     Case("texts of 19 MB as parts", many_parts_of_a_chat, 4 * 19.2),

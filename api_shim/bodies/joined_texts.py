@@ -1,12 +1,15 @@
 """Translates what a large body holds, which is let go meanwhile: else all of it is there twice."""
 
 import ctypes
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
+from api_shim.bodies.json_scan import MOST_WIDE
+from contract.errors import PayloadTooLarge
 from contract.json_lines import one_line
 from contract.wire import MOST_ITEMS, json_pieces
 
@@ -14,6 +17,7 @@ _AT_ONCE_CHARS: Final = 2**18
 _FIELDS_OF_TEXT: Final = 2
 _TRIM_CHARS: Final = 2**21
 """Of texts that were let go, after which the C library is to return their memory."""
+_WIDE: Final = re.compile("[\U00010000-\U0010ffff]")
 
 
 Item = TypeVar("Item")
@@ -22,7 +26,7 @@ Item = TypeVar("Item")
 def join_plain(parts: Any, between: str = "", types: frozenset[str] = frozenset({"text"})) -> Any:
     """Parts of a message as they came; of plain texts alone one is made, in place.
 
-    Each would be an object of a kilobyte as soon as it is validated.
+    Each would be an object of a kilobyte as soon as it is validated. Raises as `joined_texts`.
     """
     if (
         isinstance(parts, list)
@@ -48,10 +52,16 @@ def _is_plain(part: Any, types: frozenset[str]) -> bool:
 def joined_texts(texts: list[str], between: str = "") -> str:
     """The texts as one; the list is emptied.
 
-    Python makes a string longer in place, if nobody else has it.
+    Python makes a string longer in place, if nobody else has it. Raises PayloadTooLarge if one of
+    them would make all the others four times as wide, which is bounded for one text, too.
     """
     if len(texts) == 1:
         return texts.pop()
+    if sum(map(len, texts)) > MOST_WIDE and any(map(_is_wide, texts)):
+        raise PayloadTooLarge(
+            f"The body is too large: more than {MOST_WIDE} characters in texts that become one, "
+            "some beyond U+FFFF (emoji are): send fewer texts, or none of these characters."
+        )
     whole = ""
     for some in _some(texts, between):
         whole += some
@@ -72,6 +82,14 @@ def json_text(holder: BaseModel, field: str) -> str:
     del value
     holder.__dict__[field] = None
     return joined_texts([one_line(piece).decode() for piece in taken(pieces)])
+
+
+def _is_wide(text: str) -> bool:
+    """Whether a character is beyond U+FFFF; other threads run meanwhile."""
+    return not text.isascii() and any(
+        _WIDE.search(text, start, start + _AT_ONCE_CHARS)
+        for start in range(0, len(text), _AT_ONCE_CHARS)
+    )
 
 
 def _some(texts: list[str], between: str) -> Iterator[str]:

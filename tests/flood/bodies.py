@@ -142,6 +142,22 @@ async def large_text_with_emoji(at: Scene) -> Outcome:
     return Outcome(f"{outcome.said}; {status}", outcome.is_kept and status == "202")
 
 
+async def an_emoji_among_parts(at: Scene) -> Outcome:
+    """20 MB of parts, one of which would make all of them four times as wide."""
+    block = {"type": "text", "text": "w " * 2000}
+    count = at.many(5000) if at.scale == 1 else 2500
+    message = {
+        "role": "user",
+        "content": [*[block] * count, {"type": "text", "text": "\U0001f600"}],
+    }
+    item = json.dumps(message).encode()
+    paths = ("/v1/chat/completions", "/v1/messages")
+    outcome = await refused(at, paths, lambda path: conversation(path, [item]))
+    items = item.replace(b'"text", "text"', b'"input_text", "text"')
+    more = await refused(at, ("/v1/responses",), lambda path: conversation(path, [items]))
+    return Outcome(f"{outcome.said}; {more.said}", outcome.is_kept and more.is_kept)
+
+
 async def waits(at: Scene, path: str, body: bytes) -> Outcome:
     """A request that is accepted, and whose job nobody takes."""
     async with httpx.AsyncClient(base_url=at.url, timeout=httpx.Timeout(200, read=_READ_S)) as http:
@@ -290,6 +306,7 @@ CASES = [
     Case("29 MB with a Chinese character", large_text_of_another_alphabet, 4 * 29),
     Case("a batch of 29 MB with one", large_batch_of_another_alphabet, 4 * 29),
     Case("29 MB with an emoji", large_text_with_emoji, 2 * 32),
+    Case("an emoji among 5,000 parts", an_emoji_among_parts, 4 * 20),
     Case("texts of 21 MB to rank", many_documents, 4 * 21),
     Case("texts of 20 MB to embed", many_texts, 4 * 19.5),
     Case("texts of 19 MB in parts to embed", many_inputs_of_parts, 4 * 19.1),

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from api_shim.bodies.joined_texts import join_plain, joined_texts, json_text, taken
+from api_shim.bodies.json_scan import MOST_WIDE
 from contract.chat import Tool
+from contract.errors import PayloadTooLarge
 from contract.json_lines import json_line
 
 
@@ -26,6 +28,18 @@ def test_it_is_a_join(
 
     assert joined_texts(given, between) == between.join(texts)
     assert given == []
+
+
+@pytest.mark.parametrize("wide", ["", "中", "😀"])
+@pytest.mark.parametrize("chars", [MOST_WIDE - 10, MOST_WIDE + 10])
+def test_one_wide_text_does_not_make_all_of_a_large_body_wide(wide: str, chars: int) -> None:
+    texts = ["x" * (chars // 4)] * 4 + [wide]
+    if chars < MOST_WIDE or wide != "😀":
+        assert joined_texts(texts).endswith(f"x{wide}")
+        return
+
+    with pytest.raises(PayloadTooLarge, match="in texts that become one"):
+        joined_texts(texts)
 
 
 def test_plain_parts_become_one() -> None:

@@ -21,6 +21,7 @@ from contract.models import PullRequest
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
 from contract.wire import VERSION
+from relay.admission.call_bounds import check_arguments
 from relay.admission.new_job import check_images, first_of, invalid_job, new_job, new_record
 from relay.admission.turn_admission import INTERRUPTED, TurnAdmission
 from relay.connection import Connection, ScriptCall
@@ -188,14 +189,15 @@ class Queue:
             raise
 
     async def _check(self, request: AnyRequest, tenant: Tenant, queue: str) -> None:
-        """Check its images and parents, and whether its tenant may have more.
+        """Check its images, calls and parents, and whether its tenant may have more.
 
-        Raises InvalidRequest, JobNotFound, QueueFull, RelayUnavailable.
+        Raises InvalidRequest, PayloadTooLarge, JobNotFound, QueueFull, RelayUnavailable.
         """
         if tenant.name in self._connection.crowding:
             self._connection.observer.on_refused(queue, "tenant")
             raise no_room(tenant.name)
         check_images(request, self._connection.settings)
+        await check_arguments(request)
         if later.is_later(request):
             later.check_time(request.not_before, self._connection.now())
             await self._parents.require(request, tenant)

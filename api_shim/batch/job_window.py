@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 from api_shim.batch.lines import PendingRow
 from api_shim.batch.parts import RowResult, failed_row, job_failed, succeeded
 from api_shim.batch.supported_endpoints import ENDPOINTS, BatchJob, BatchRequest, RenderBody
-from api_shim.bodies.json_scan import LARGE_BYTES
 from api_shim.dependencies import Dependencies
 from api_shim.http.error_hints import hints_for
 from api_shim.http.headers import Preferences
@@ -38,6 +37,7 @@ from contract.errors import (
 )
 from contract.events import LAST_WORDS, Usage
 from contract.jobs import AnyRequest
+from relay.admission.json_scan import LARGE_BYTES
 from relay.batches import BatchJobs
 from relay.queue import Queue
 from telemetry.trace_context import context_of

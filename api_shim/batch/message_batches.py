@@ -26,7 +26,6 @@ from api_shim.anthropic.schemas import (
 from api_shim.batch.http_responses import LinesDownload
 from api_shim.batch.lines import split_lines
 from api_shim.batch.supported_endpoints import check_batch
-from api_shim.bodies.json_scan import JsonBounds
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.file_storage import PIECE_BYTES
 from api_shim.http.authentication import Caller
@@ -43,6 +42,7 @@ from contract.batches import BATCH_ID, ENDED, Batch, NewBatch, StoredFile
 from contract.errors import UnknownBatch, UnknownFile
 from contract.json_lines import json_line
 from contract.tenants import Tenant
+from relay.admission.json_scan import JsonBounds
 from relay.batches import no_batch
 from relay.files import Order, stored_name
 from relay.scheduling.later import check_time

@@ -8,10 +8,10 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
-from api_shim.bodies.json_scan import MOST_WIDE
 from contract.errors import PayloadTooLarge
 from contract.json_lines import one_line
 from contract.wire import MOST_ITEMS, json_pieces
+from relay.admission.json_scan import MOST_WIDE
 
 _AT_ONCE_CHARS: Final = 2**18
 _FIELDS_OF_TEXT: Final = 2

@@ -17,7 +17,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
-from api_shim.bodies.json_scan import LARGE_BYTES
 from api_shim.call_turns import CallTurns
 from api_shim.http.access_log import LoggedCall
 from api_shim.http.auth_middleware import OPEN_PATHS
@@ -28,6 +27,7 @@ from api_shim.http.ordinary_call import OrdinaryClient, OrdinaryHead, ordinary_h
 from api_shim.http.problems import error_response
 from contract.errors import FleetError
 from contract.tenants import Permission
+from relay.admission.json_scan import LARGE_BYTES
 from telemetry.process_metrics import ProcessMetrics
 from telemetry.trace_context import working_for
 from telemetry.tracing import Tracing

@@ -5,6 +5,7 @@ import json
 
 from support.relay import relay_on
 
+from contract.errors import PayloadTooLarge
 from contract.redis_keys import job_id
 from contract.webhooks.webhook_models import NewWebhook
 from relay.webhooks.webhook_store import WebhookStore
@@ -40,3 +41,14 @@ async def test_the_end_of_a_producers_job_is_told_to_webhooks_of_its_tenant(redi
         told = [(await relay.records.get(job_id(f"task-{t}"))).webhook for t in ("ada", "ben")]
 
     assert told == ["job", None]
+
+
+async def test_arguments_of_a_producers_calls_have_the_bounds_of_a_body(redis_url: str) -> None:
+    call = {"name": "f", "arguments": '{"a":[' + "[]," * 100_000 + "[]]}"}
+    fields = {"model": "m", "messages": [{"role": "assistant", "tool_calls": [call]}]}
+    async with relay_on(redis_url) as relay:
+        await ForeignTasks(relay.connection).adopt("chat", "t", "scripted.chat", fields, "ada")
+        result = await relay.log.result(job_id("t"))
+
+    assert result.error is not None
+    assert result.error.code == PayloadTooLarge.code

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from api_shim.bodies.joined_texts import join_plain, joined_texts, json_text, taken
-from api_shim.bodies.json_scan import MOST_WIDE
 from contract.chat import Tool
 from contract.errors import PayloadTooLarge
 from contract.json_lines import json_line
+from relay.admission.json_scan import MOST_WIDE
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 1000])

@@ -6,7 +6,7 @@ skipped one by one. Each pass is over a slice at a time, so that other threads r
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 LARGE_BYTES: Final = 128 * 1024
@@ -73,6 +73,35 @@ def demand_bounds(data: bytes, bounds: JsonBounds = ONE_REQUEST) -> None:
     if len(data) > bounds.wide and any(map(_may_be_wide, _slices(data, overlap=_ESCAPE_BYTES))):
         what = "characters in texts that have some beyond U+FFFF (emoji are)"
         _demand(_in_wide_strings(data, bounds.wide), bounds.wide, what)
+
+
+def demand_bounds_together(texts: Sequence[str], bounds: JsonBounds = ONE_REQUEST) -> None:
+    """Raise TooMuch if JSON texts hold more than `bounds` together; many small ones do as one.
+
+    Each is counted apart, so that none that is no JSON hides what another one holds.
+    """
+    strings = containers = values = 0
+    for text in texts:
+        for data in _encoded(text):
+            strings += data.count(QUOTE)
+            opened = data.count(b"{") + data.count(b"[")
+            containers += opened
+            values += opened + data.count(b",")
+        strings -= sum(map(_escaped_quotes, _encoded(text, overlap=1)))
+    _demand(strings // 2, bounds.strings, "texts and names of fields")
+    if containers <= bounds.containers and values <= bounds.values:
+        return
+    containers = values = 0
+    for text in texts:
+        more = _exactly(text.encode(errors="replace"), bounds)
+        containers, values = containers + more[0], values + more[1]
+        _demand(containers, bounds.containers, "objects and arrays")
+        _demand(values, bounds.values, "values")
+
+
+def _encoded(text: str, overlap: int = 0) -> Iterator[bytes]:
+    for start in range(0, len(text), _SLICE_BYTES):
+        yield text[max(0, start - overlap) : start + _SLICE_BYTES].encode(errors="replace")
 
 
 def _in_wide_strings(data: bytes, most: int) -> int:

@@ -1,6 +1,6 @@
 """What a JSON text holds is counted as it is, whatever its strings look like.
 
-Subjects: api_shim/bodies/json_scan.py, api_shim/bodies/large_json.py.
+Subjects: relay/admission/json_scan.py, api_shim/bodies/large_json.py.
 """
 
 import json
@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api_shim.bodies import json_scan
-from api_shim.bodies.json_scan import (
+from api_shim.bodies.large_json import parse_large
+from relay.admission import json_scan
+from relay.admission.json_scan import (
     LARGE_BYTES,
     JsonBounds,
     TooMuch,
     demand_bounds,
     end_of_string,
 )
-from api_shim.bodies.large_json import parse_large
 
 TRICKY = ['"', "\\", '\\"', "{[,", "}]", "\\\\", ',"', "é", "\x00", "word"]
 PADDING = "x" * LARGE_BYTES

@@ -326,6 +326,12 @@ def number(text: str | bytes) -> float:
     return found
 
 
+def finite(score: Any) -> float | None:
+    """A stored time; None if there is none, or an infinite one, which nobody has written."""
+    found = math.inf if score is None else float(score)
+    return found if math.isfinite(found) else None
+
+
 def written(value: object) -> str:
     """A value as valid UTF-8 text of at most 80 characters; lone surrogates are escaped."""
     return str(value)[:80].encode("utf-8", "backslashreplace").decode()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from contract import redis_keys
-from contract.wire import VERSION
+from contract.wire import VERSION, finite
 from relay.connection import Argument, ScriptCall
 from relay.order import Arrival, ClaimFilter
 from relay.scripts.loader import load
@@ -349,7 +349,7 @@ def _counts(queue: str, row: Sequence[Any]) -> QueueCounts:
         None if fields is None else fields.get(b"interactive", 0),
         delayed,
         leased,
-        None if oldest_at is None else float(oldest_at),
+        finite(oldest_at),
         0 if fields is None else fields.get(b"tokens", 0),
         None if fields is None else _by_tenant(fields),
         [count if count and count.isdigit() else None for count in ended],

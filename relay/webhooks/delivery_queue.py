@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from contract import redis_keys
 from contract.webhooks.webhook_models import CALLBACKS, MOST_DELIVERIES, Delivery
-from contract.wire import decode, encode
+from contract.wire import decode, encode, finite
 from relay.connection import Argument, Connection, Hash, ScriptCall
 from relay.scripts.loader import load
 from relay.webhooks.notices import Notice
@@ -226,7 +226,7 @@ class DeliveryQueue:
                 ("ZSCORE", lane, receiver.name),
             ]
         )
-        return count, ReceiverState.of(fields), None if due_at is None else float(due_at)
+        return count, ReceiverState.of(fields), finite(due_at)
 
     async def ended(self, receiver: Receiver) -> list[tuple[StoredDelivery, Delivery]]:
         """Deliveries of its webhook that have ended, the newest first; 1,000 at most.

@@ -65,8 +65,8 @@ def test_files_are_listed_by_pages_and_purpose(ask: OpenAI) -> None:
     found = [file.id for file in ask.files.list(purpose="vision", limit=2)]
     upwards = [file.id for file in ask.files.list(purpose="vision", limit=2, order="asc")]
 
-    assert found == made[::-1]
-    assert upwards == made
+    assert [file for file in found if file in made] == made[::-1]  # other tests store some, too
+    assert [file for file in upwards if file in made] == made
 
 
 @pytest.mark.feature("batches")

@@ -330,8 +330,11 @@ async def _job_of_blue(at: Damaged) -> str:
 
 
 async def _until_named(at: Damaged, keys: list[str], since: tuple[int, int]) -> None:
-    """Enqueue until the log names one of these keys: some are not read while slots are idle."""
-    async with asyncio.timeout(15), at.client(at.red_key) as red:
+    """Enqueue until the log names one of these keys: some are not read while slots are idle.
+
+    A key that another test has damaged is named once a minute.
+    """
+    async with asyncio.timeout(75), at.client(at.red_key) as red:
         while not at.names_one_of(keys, since):
             await red.post("/api/v1/jobs/chat", json=CHAT)
             await asyncio.sleep(0.1)

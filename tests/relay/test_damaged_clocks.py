@@ -11,6 +11,7 @@ from support.relay import QUEUE, Relay, chat, relay_on
 from contract import redis_keys
 from contract.tenants import Tenant
 from relay.access.audit_log import AuditLog
+from relay.position import Positions
 
 ODD = ("nan", "inf", "-inf", "9" * 400, "1e300", "-1e300", "x", "")
 RED, BLUE = Tenant(name="red"), Tenant(name="blue")
@@ -103,3 +104,16 @@ async def test_garbage_among_the_ids_of_entries_keeps_none_out_of_the_audit_log(
         page = await log.page(limit=50, before=None, refused=refused)
 
     assert [each.action for each in page.entries] == [f"POST /{at}" for at in range(7, -1, -1)]
+
+
+@pytest.mark.parametrize("score", ["-inf", "+inf", "-1e300"])
+async def test_a_job_that_was_enqueued_at_no_time_has_a_finite_age_or_none(
+    redis_url: str, score: str
+) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await put(relay, RED)
+        await relay.connection.command("ZADD", redis_keys.arrivals(QUEUE), score, job)
+        (counts,) = await Positions(relay.connection).survey([QUEUE])
+
+    assert counts.depth == 1
+    assert counts.oldest_at in (None, -1e300)

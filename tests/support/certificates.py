@@ -4,6 +4,7 @@ import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from uuid import uuid4
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -12,12 +13,18 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """Signs certificates, which it writes to a folder."""
+    """Signs certificates, which it writes to a folder.
+
+    Its name is its own: SSL_CERT_FILE may name another authority, and of two with one name OpenSSL
+    takes whichever it finds first.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an authority")])
+        self._name = x509.Name(
+            [x509.NameAttribute(NameOID.COMMON_NAME, f"authority {uuid4().hex}")]
+        )
         self.file = self._write("ca", self._name, self._key, is_authority=True)
 
     def issue(self, name: str) -> tuple[Path, Path]:

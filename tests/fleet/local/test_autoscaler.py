@@ -52,6 +52,7 @@ def scaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 def test_jobs_of_several_queues_start_a_worker_that_ends_after_them(scaled: Up) -> None:
+    until_zero(scaled)
     first = chat(scaled)
     second = enqueue(scaled, "embed", model="scripted-embed", input=["one", "two"])
     ended = [status(scaled, job) for job in (first, second)]

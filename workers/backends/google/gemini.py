@@ -21,6 +21,7 @@ from contract.events import Delta, Done, Image, Phase, Usage, Vectors
 from contract.features import Feature
 from contract.images import ImageRequest
 from contract.roster import ModelReport
+from workers.backends.call_arguments import translated
 from workers.backends.google import catalog, images, shapes
 from workers.backends.google import requests as wire
 from workers.backends.google.chunks import ChunkReader, GeminiChunks
@@ -87,7 +88,7 @@ class Gemini:
 
         Raises NotSupported and BackendError; TruncatedStream without a finish reason.
         """
-        body = wire.to_chat(request)
+        body = await translated(wire.to_chat, request)
         chunks = GeminiChunks()
         path = self._path(request.model, "streamGenerateContent") + "?alt=sse"
         async with (

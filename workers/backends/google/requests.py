@@ -10,8 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from pydantic_core import from_json
-
 from contract.chat import (
     ChatRequest,
     ImagePart,
@@ -27,6 +25,7 @@ from contract.errors import (
     InvalidRequest,
     NotSupported,
 )
+from workers.backends.call_arguments import hold_much, parsed
 from workers.backends.inline_images import inline
 
 META: Final = "google"
@@ -108,11 +107,13 @@ def parts_of(at: int, message: Message, *, needs_signature: bool) -> list[dict[s
 def call_part(at: int, call: ToolCall) -> dict[str, Any]:
     """The part of a call; raises InvalidRequest for arguments that are not a JSON object."""
     try:
-        arguments = from_json(call.arguments or "{}")
+        arguments = parsed(call.arguments)
     except ValueError:
         arguments = None
     if not isinstance(arguments, dict):
-        raise InvalidRequest(f"messages[{at}].tool_calls: arguments must be a JSON object")
+        raise InvalidRequest(
+            f"messages[{at}].tool_calls: arguments must be a JSON object with numbers in range"
+        )
     meta = google_meta(call.provider_meta)
     id = {"id": meta["id"]} if "id" in meta else {}
     part: dict[str, Any] = {"functionCall": {**id, "name": call.name, "args": arguments}}
@@ -184,12 +185,13 @@ def contents(request: ChatRequest) -> list[dict[str, Any]]:
     results: list[tuple[int, Message]] = []
     calls: tuple[ToolCall, ...] = ()
     needs_signature = _requires_signatures(request.model)
+    is_much = hold_much([each.text for each in request.messages if each.role == "tool"])
     for at, message in enumerate(request.messages):
         if message.role == "tool":
             results.append((at, message))
             continue
         if results:
-            turns.append({"role": "user", "parts": _responses(results, calls)})
+            turns.append({"role": "user", "parts": _responses(results, calls, is_much=is_much)})
             results = []
         if message.role == "assistant":
             parts = parts_of(at, message, needs_signature=needs_signature)
@@ -198,7 +200,7 @@ def contents(request: ChatRequest) -> list[dict[str, Any]]:
         elif message.role == "user":
             turns.append({"role": "user", "parts": _user_parts(at, message)})
     if results:
-        turns.append({"role": "user", "parts": _responses(results, calls)})
+        turns.append({"role": "user", "parts": _responses(results, calls, is_much=is_much)})
     return turns
 
 
@@ -242,9 +244,12 @@ def _user_parts(at: int, message: Message) -> list[dict[str, Any]]:
 
 
 def _responses(
-    results: Sequence[tuple[int, Message]], calls: Sequence[ToolCall]
+    results: Sequence[tuple[int, Message]], calls: Sequence[ToolCall], *, is_much: bool
 ) -> list[dict[str, Any]]:
-    """Tool results in the order of the calls: without ids only the order identifies them."""
+    """Tool results in the order of the calls: without ids only the order identifies them.
+
+    `is_much`: all results of the request hold so much that they remain text.
+    """
     found: list[tuple[int, dict[str, Any]]] = []
     for number, (at, message) in enumerate(results):
         place = _place(message, number, calls)
@@ -253,7 +258,10 @@ def _responses(
         if name is None:
             raise NotSupported(f"messages[{at}]: Gemini needs the tool name of a result")
         id = google_meta(call.provider_meta).get("id") if call else None
-        response = {"name": name, "response": _struct(message.text)}
+        response = {
+            "name": name,
+            "response": {"result": message.text} if is_much else _struct(message.text),
+        }
         found.append((place, {"functionResponse": ({"id": id} if id else {}) | response}))
     return [part for _, part in sorted(found, key=_first)]
 
@@ -270,7 +278,7 @@ def _place(message: Message, number: int, calls: Sequence[ToolCall]) -> int:
 def _struct(text: str) -> dict[str, Any]:
     """A tool result as an object, which Gemini requires."""
     try:
-        value = from_json(text)
+        value = parsed(text) if text else text
     except ValueError:
         value = text
     return value if isinstance(value, dict) else {"result": value}

@@ -26,6 +26,7 @@ from contract.models import (
     UnloadRequest,
 )
 from contract.roster import ModelReport
+from workers.backends.call_arguments import translated
 from workers.backends.in_process.chat_template import TemplatedChat, templated
 from workers.backends.in_process.gguf_files import model_file
 from workers.backends.in_process.resident import Resident, Role
@@ -147,7 +148,7 @@ class InMemory:
 
         Raises ModelMissing, NotSupported, ContextExceeded, or BackendBusy if too many jobs wait.
         """
-        chat = templated(request)
+        chat = await translated(templated, request)
         role, path = await self._role(request.model, "chat")
         async with self._resident.turn():
             timings, began_at = Timings(), monotonic()

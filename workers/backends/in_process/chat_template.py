@@ -3,10 +3,9 @@
 import re
 from typing import Any, Final, NamedTuple
 
-from pydantic_core import from_json
-
 from contract.chat import ChatRequest, JsonFormat, Message, NamedTool, SchemaFormat, Tool
 from contract.errors import InvalidRequest, NotSupported
+from workers.backends.call_arguments import parsed
 from workers.backends.tools import tool_definition
 
 _THOUGHTS: Final = re.compile(r"reasoning_content|\.thinking\b|[\"']thinking[\"']")
@@ -143,6 +142,6 @@ def _message(at: int, message: Message) -> dict[str, Any]:
 
 def _object(at: int, arguments: str) -> Any:
     try:
-        return from_json(arguments or "{}")
+        return parsed(arguments)
     except ValueError:
         raise InvalidRequest(f"messages[{at}].tool_calls: arguments are not JSON") from None

@@ -30,6 +30,7 @@ from contract.models import (
     UnloadRequest,
 )
 from contract.roster import ModelReport
+from workers.backends.call_arguments import translated
 from workers.backends.http.client import QUICK_S, BackendClient
 from workers.backends.http.connections import HttpTransport
 from workers.backends.http.decoders import Ndjson
@@ -117,7 +118,7 @@ class Ollama:
         """
         is_raw = request.prompt is not None
         path = "/api/generate" if is_raw else "/api/chat"
-        body = (wire.to_generate if is_raw else wire.to_chat)(request)
+        body = await translated(wire.to_generate if is_raw else wire.to_chat, request)
         ignored = wire.unsupported_fields(request)
         try:
             async with aclosing(self._stream_chat(path, body, ignored)) as events:
@@ -155,7 +156,7 @@ class Ollama:
         Ollama keeps the prompt, so that the chat that follows need not read it again. Raises
         BadAnswer without a count, BackendError.
         """
-        body = wire.to_chat(request.chat.model_copy(update={"max_tokens": 1}))
+        body = await translated(wire.to_chat, request.chat.model_copy(update={"max_tokens": 1}))
         answer = await self._client.json(
             "POST", "/api/chat", body | {"stream": False}, shape=shapes.LINE
         )

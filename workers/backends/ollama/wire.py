@@ -7,12 +7,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic_core import from_json
-
 from contract.chat import ChatRequest, JsonFormat, Message, SchemaFormat, Think
 from contract.errors import BackendRejected, InvalidRequest, NotSupported, TruncatedStream
 from contract.events import Delta, Done, FinishReason, Progress, Timings, ToolCallDelta, Usage
 from contract.roster import ModelReport, ModelTrait
+from workers.backends.call_arguments import parsed
 from workers.backends.logprobs import read_logprobs
 from workers.backends.ollama.shapes import LINE
 from workers.backends.shapes import count
@@ -176,13 +175,13 @@ def _image(at: int, image: str) -> str:
 
 def _object(at: int, call: Any) -> dict[str, Any]:
     try:
-        arguments = from_json(call.arguments or "{}")
+        arguments = parsed(call.arguments)
     except ValueError:
         arguments = None
     if not isinstance(arguments, dict):
         raise InvalidRequest(
             f"messages[{at}].tool_calls: the arguments of {call.name!r} are not a JSON"
-            " object, which Ollama needs"
+            " object with numbers in range, which Ollama needs"
         )
     return arguments
 

@@ -59,6 +59,10 @@ class AddressRefused(ValueError):
         self.why = why
 
 
+class NotPublic(AddressRefused):
+    """It is no address of the open internet, where only those get requests."""
+
+
 class Unreachable(OSError):
     """The address did not answer; the text names its host and what failed."""
 
@@ -96,13 +100,24 @@ def allowed_address(text: str, *, private: bool) -> URL:
         url = None  # yarl's error repeats the URL, which may contain a password
     if url is None:
         raise AddressRefused("is not a URL, or redirects to what is none")
-    if url.scheme not in _SCHEMES or not url.host:
+    host = "" if url.scheme not in _SCHEMES else _host(url)
+    if not host:
         raise AddressRefused("is no http or https URL")
     if url.user is not None or url.password is not None:
-        raise AddressRefused("has a user or a password in its address", url.host)
-    if not private and _is_refused_literal(url.host):
-        raise AddressRefused("is not a public address", url.host)
+        raise AddressRefused("has a user or a password in its address", host)
+    if not private and _is_refused_literal(host):
+        raise NotPublic("is not a public address", host)
     return url
+
+
+def _host(url: URL) -> str:
+    """The host as it is read, empty if there is none; yarl decodes it here, not when it parses."""
+    try:
+        return url.host or ""
+    except UnicodeError:
+        raise AddressRefused(
+            "is not a URL, or redirects to what is none: a part of its host with xn-- is no name"
+        ) from None
 
 
 def _is_refused_literal(host: str) -> bool:
@@ -129,7 +144,7 @@ class _PublicResolver(AbstractResolver):
         found = await self._resolver.resolve(host, port, family)
         public = [each for each in found if is_public(each["host"])]
         if not public:
-            raise AddressRefused("has no public address", host)
+            raise NotPublic("has no public address", host)
         return public
 
     @override

@@ -33,10 +33,15 @@ class Shims:
     def __init__(
         self, settings: ClientSettings, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        """Connect on first use; `transport` is for tests. Raises FleetUnreachable without a URL."""
+        """Connect on first use; `transport` is for tests.
+
+        Raises FleetUnreachable without a URL, or for what is none.
+        """
         self._addresses = addresses(settings.url)
         if not self._addresses:
             raise FleetUnreachable("FLEET_URL is empty: set it to http://host:8700 or unset it")
+        if not all(map(is_address, self._addresses)):
+            raise FleetUnreachable("FLEET_URL is not an address: set it to http://host:8700")
         key = settings.api_key
         self._give_up_s = settings.give_up_s
         self._current = 0
@@ -149,6 +154,15 @@ class Shims:
     async def aclose(self) -> None:
         """Close every connection."""
         await self._http.aclose()
+
+
+def is_address(url: str) -> bool:
+    """Whether httpx can read a URL; its errors are no TransportError, nor all of them its own."""
+    try:
+        _ = httpx.URL(url).host  # decoded here: a host may hold what is no Punycode
+    except (httpx.InvalidURL, UnicodeError):
+        return False
+    return True
 
 
 async def _pieces(response: httpx.Response) -> AsyncGenerator[bytes, None]:

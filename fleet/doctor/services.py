@@ -14,6 +14,7 @@ from fleet.client.answers import fields_of
 from fleet.client.async_client import AsyncClient
 from fleet.client.errors import CannotStart, NoFleet, NotAuthorised
 from fleet.client.settings import ClientSettings, addresses
+from fleet.client.transport import is_address
 from fleet.doctor.finding import Finding, broken, note, ok
 from fleet.local.launch_plan import Plan
 from fleet.local.redis_server import ServerChoice, choose
@@ -135,6 +136,8 @@ async def _sick() -> list[Finding]:
 
 async def _shim(url: str) -> Finding:
     what = "shim"
+    if not is_address(url):
+        return broken(what, "FLEET_URL is not an address", "set it to http://host:8700")
     try:
         async with httpx.AsyncClient(timeout=_TIMEOUT_S) as http:
             answer = await http.get(f"{url}/readyz?workers=1")

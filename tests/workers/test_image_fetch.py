@@ -64,8 +64,11 @@ async def server() -> AsyncGenerator[str]:
         left = int(request.query["left"])
         raise web.HTTPFound(f"/again?left={left - 1}" if left else "/image")
 
+    async def nowhere(_: web.Request) -> web.Response:
+        raise web.HTTPFound("http://xn--a/image")
+
     app = web.Application()
-    for handler in (image, page, huge, drawing, again, labelled, inside):
+    for handler in (image, page, huge, drawing, again, labelled, inside, nowhere):
         app.router.add_get(f"/{handler.__name__}", handler)
     runner = web.AppRunner(app)
     await runner.setup()
@@ -115,6 +118,13 @@ async def test_an_address_that_is_not_public_gets_no_request(url: str) -> None:
 
     # Nor is it named: what is replaced in errors tells who guesses that it is a backend's.
     assert str(URL(url).host) not in refused.value.message
+
+
+async def test_a_host_that_is_no_name_is_refused_also_where_a_redirect_leads_to_it() -> None:
+    async with server() as url:
+        for address in ("http://xn--/", "HTTPS://a.XN--/x", "http://xn--a:80/", f"{url}/nowhere"):
+            with pytest.raises(BackendRejected, match=r"not a URL.* with xn-- is no name"):
+                await with_images(chat_request(address), private=True)
 
 
 async def test_a_response_that_is_no_image_is_refused() -> None:

@@ -12,7 +12,9 @@ from hypothesis import strategies as some
 from pydantic import SecretStr
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from api_shim.webhooks.posting import LONGEST_PAUSE_S, _seconds, pause_s, signed
+from api_shim.webhooks.posting import LONGEST_PAUSE_S, _seconds, pause_s, post, signed
+from outbound.public_web import PublicWeb
+from relay.webhooks.receivers import StoredDelivery
 from relay.webhooks.webhook_store import _new_secret
 
 NOW = 1_800_000_000
@@ -62,3 +64,13 @@ def test_whatever_a_receiver_asks_for_the_pause_is_bounded(text: str) -> None:
 
     assert asked_s >= 0
     assert 0 < pause_s(50, 2.0, asked_s) <= 1.2 * LONGEST_PAUSE_S
+
+
+async def test_an_address_of_an_older_version_that_is_none_fails_in_words() -> None:
+    delivery = StoredDelivery(id="evt_1", type="job.done", subject="j", at=1, webhook="w", body="")
+    secret = SecretStr(_new_secret())
+    async with PublicWeb(private=True, total_s=5) as web:
+        result = await post(web, "http://xn--a/", delivery, [secret], NOW)
+
+    assert result.status is None
+    assert "with xn-- is no name" in result.error

@@ -18,6 +18,7 @@ ADDRESSES = [
 ]
 ROW = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": CHAT}
 MESSAGES = {**CHAT, "max_tokens": 9}
+NO_NAME = "http://xn--a/"
 SURFACES: list[tuple[str, dict[str, Any], str]] = [
     ("/api/v1/jobs/chat", CHAT, "callback_url"),
     ("/api/v1/jobs/chat", CHAT, "X-Fleet-Webhook"),
@@ -48,7 +49,7 @@ async def test_it_is_refused_at_once(
             file = await at.http.post("/v1/files", files=files, data={"purpose": "batch"})
             body = {**body, "input_file_id": file.json()["id"]}
         answers = []
-        for address in ADDRESSES:
+        for address in [*ADDRESSES, NO_NAME]:
             headers = {"X-Fleet-Webhook": address} if named == "X-Fleet-Webhook" else {}
             fields = {
                 "callback_url": {"callback_url": address},
@@ -58,8 +59,10 @@ async def test_it_is_refused_at_once(
         jobs = (await at.http.get("/api/v1/jobs")).json()["jobs"]
 
     assert {each.status_code for each in answers} <= {400, 422}
-    for each in answers:
+    assert "with xn-- is no name" in answers[-1].text
+    for each in answers[:-1]:
         assert "public address" in each.text
         assert "FLEET_PRIVATE_WEBHOOKS" in each.text
+    for each in answers:
         assert named.lower() in each.text.lower() or path == "/v1/batches"
     assert jobs == []

@@ -98,6 +98,20 @@ async def test_a_wrong_field_is_named(fleet: Keyed, body: dict[str, Any], words:
     assert "secret@" not in json.dumps(told)
 
 
+@pytest.mark.parametrize("host", ["xn--a", "a.xn--a.example"])
+async def test_a_host_that_is_no_name_is_refused(fleet: Keyed, host: str) -> None:
+    async with fleet.admin as admin:
+        made = (await admin.post(PATH, json={"url": URL})).json()
+        for answer in (
+            await admin.post(PATH, json={"url": f"http://{host}/"}),
+            await admin.patch(f"{PATH}/{made['id']}", json={"url": f"http://{host}/"}),
+        ):
+            told = problem(answer, 422, "invalid_request")
+
+            assert "with xn-- is no name" in told["detail"]
+            assert "FLEET_PRIVATE_WEBHOOKS" not in told["detail"]
+
+
 async def test_bounds_and_contradictions_are_refused(fleet: Keyed, own_redis: RedisServer) -> None:
     async with fleet.admin as admin:
         made = [await admin.post(PATH, json={"url": f"{URL}/{n}"}) for n in range(21)]

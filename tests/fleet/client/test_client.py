@@ -145,6 +145,13 @@ async def test_no_shim_at_all_is_said_soon() -> None:
             await fleet.jobs()
 
 
+@pytest.mark.parametrize("url", ["http://xn--a", "http://a:b", "http://a,http://xn--"])
+async def test_an_address_that_is_none_is_said(url: str) -> None:
+    with pytest.raises(FleetUnreachable, match="FLEET_URL is not an address"):
+        async with AsyncClient(url) as fleet:
+            await fleet.jobs()
+
+
 async def test_the_second_shim_is_asked_when_the_first_is_gone() -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         if request.url.host == "a":

@@ -55,6 +55,14 @@ async def test_no_fleet_is_only_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.state, "fleet up" in found.fix) == ("note", True)
 
 
+async def test_an_address_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_URL", "http://xn--a:8700")
+
+    (found,) = await services.shims()
+
+    assert (found.state, found.detail) == ("broken", "FLEET_URL is not an address")
+
+
 @pytest.mark.parametrize(("status", "body"), [(404, b"none"), (200, b""), (200, b"{}")])
 async def test_another_program_in_the_shims_place_is_seen(
     monkeypatch: pytest.MonkeyPatch, status: int, body: bytes

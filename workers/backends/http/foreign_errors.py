@@ -30,6 +30,8 @@ BEFORE_RESPONSE: Final[dict[type[BaseException], type[BackendError]]] = {
     aiohttp.ClientConnectorCertificateError: BadEndpoint,
     aiohttp.ServerFingerprintMismatch: BadEndpoint,
     http_exceptions.HttpProcessingError: BadEndpoint,
+    # A name that cannot be encoded for DNS; aiohttp does not wrap it.
+    UnicodeError: BadEndpoint,
     OSError: BackendUnreachable,
     TimeoutError: BackendUnreachable,
 }

@@ -13,6 +13,7 @@ from contract.errors import (
     BadEndpoint,
     TruncatedStream,
 )
+from workers.backends.http.client import BackendClient
 from workers.backends.http.foreign_errors import FOREIGN_ERRORS, to_backend_error, was_dropped
 
 # No web socket is ever opened, so this one cannot come.
@@ -75,3 +76,13 @@ def test_an_error_names_the_address_and_not_the_key() -> None:
     )
 
     assert error.message == "http://box:1 cannot be reached: no route for ***"
+
+
+@pytest.mark.parametrize("host", ["a..example", "a" * 64])
+async def test_a_name_that_cannot_be_looked_up_is_a_wrong_address(host: str) -> None:
+    client = BackendClient(f"http://{host}:1")
+    try:
+        with pytest.raises(BadEndpoint, match="check the address"):
+            await client.json("GET", "/x")
+    finally:
+        await client.aclose()

@@ -163,12 +163,16 @@ class Claims:
             return None
         length, fields = answer
         try:
-            return StartedJob(from_hash(fields), fields.get(b"request", b""), length)
+            record = from_hash(fields)
         except NewerVersion as error:
             self._connection.pass_over(redis_keys.record(claim.job_id), error)
             queue = fields.get(b"queue", claim.queue.encode()).decode(errors="replace")
             await self._leave_to_a_newer_one(queue, claim.job_id, started, error)
             return None
+        if record.id != claim.job_id:
+            await self._leases.set_aside(claim.queue, claim.job_id)
+            return None
+        return StartedJob(record, fields.get(b"request", b""), length)
 
     async def _leave_to_a_newer_one(
         self, queue: str, job_id: str, started: Started, error: NewerVersion

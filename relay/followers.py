@@ -207,12 +207,14 @@ class Followers:
             await self._cancel_if_left(job_id)
 
     async def _cancel_if_left(self, job_id: str) -> bool:
-        has_expired = await self._connection.call(is_left(job_id))
+        call, key = is_left(job_id), redis_keys.record(job_id)
+        has_expired = await self._connection.call_or_none(call, key)
         if has_expired:
             with suppress(JobNotFound):
                 await self._queue.cancel(job_id, by="disconnect", reason="its last follower left")
+        if has_expired is not False:  # None: the job has no record, but something else there
             await self._connection.command("ZREM", redis_keys.FOLLOWED, job_id)
-        return has_expired
+        return bool(has_expired)
 
     async def _renew(self) -> None:
         jobs = [job_id for job_id, local in self._jobs.items() if local.count]

@@ -17,13 +17,21 @@ from typing_extensions import override
 from contract import redis_keys
 from contract.aliases.parameters import applied
 from contract.cost import cost_of
-from contract.errors import BackendError, FleetError, WorkerLost
+from contract.errors import (
+    BackendError,
+    FleetError,
+    InternalError,
+    JobNotFound,
+    NewerVersion,
+    WorkerLost,
+)
 from contract.events import Failed, Queued
 from contract.jobs import JobRecord
 from contract.model_names import context_length_of
+from contract.wire import UNREADABLE
 from relay.connection import Connection, DamagedKey, pairs
 from relay.order import facts_of, restored
-from relay.records import Records
+from relay.records import JobState, Records
 from relay.scheduling.later import NEVER
 from relay.scheduling.pauses import QueuePauses
 from relay.scripts import jobs, queues
@@ -130,9 +138,9 @@ class Leases:
         """
         queued = Queued(queue=queue, reason=reason)
         is_lost = counts and error is None
-        state, new_attempt = await self._connection.call(
-            jobs.hand_over(job_id, attempt, queued, counts=counts, is_lost=is_lost, nonce=nonce)
-        )
+        call = jobs.hand_over(job_id, attempt, queued, counts=counts, is_lost=is_lost, nonce=nonce)
+        found = await self._connection.call_or_none(call, redis_keys.record(job_id))
+        state, new_attempt = found or ("damaged", 0)
         match state:
             case "queued":
                 return await self.give_back(queue, job_id, attempt, new_attempt, delay_s=delay_s)
@@ -143,9 +151,17 @@ class Leases:
                 await self.release(queue, job_id, None)
             case "moved":
                 await self._follow_move(queue, job_id)
+            case "damaged":
+                await self.set_aside(queue, job_id)
             case "stale":
-                _log.info("job %s is at attempt %d, not %d", job_id, new_attempt, attempt)
+                await self._let_go(queue, job_id, attempt, new_attempt)
         return False
+
+    async def _let_go(self, queue: str, job_id: str, attempt: int, present: int) -> None:
+        """Remove an attempt that the record is beyond; the maintainer restores what was lost."""
+        _log.info("job %s is at attempt %d, not %d", job_id, present, attempt)
+        if present > attempt:
+            await self.supersede(queue, job_id, present)
 
     async def _follow_move(self, queue: str, job_id: str) -> None:
         """Remove a job from the queue that it has left; its mover may have died before it had."""
@@ -181,6 +197,23 @@ class Leases:
         worker = await self.release(queue, job_id, None)
         if worker:
             await self._connection.command("PUBLISH", redis_keys.worker_channel(worker), job_id)
+
+    async def set_aside(self, queue: str, job_id: str) -> None:
+        """End a job whose record is damaged, or have nothing wait for it, so that none tries again.
+
+        Raises RelayUnavailable.
+        """
+        key = redis_keys.record(job_id)
+        _repeated.warn("job %s is set aside: its record, %s, is damaged", job_id, key, about=key)
+        error = InternalError("the record of this job was damaged in Redis, so that it cannot run")
+        is_ended = False
+        with self._connection.passing_over(key):
+            await self.end(queue, job_id, error)
+            is_ended = True
+        if not is_ended:
+            await self.release(queue, job_id, None)
+            lists = (redis_keys.LIVE, redis_keys.DEADLINES, redis_keys.FOLLOWED)
+            await self._connection.pipeline([("ZREM", each, job_id) for each in lists])
 
     async def _is_kept(self, job_id: str) -> bool:
         kept: bytes | None = await self._connection.command(
@@ -304,13 +337,13 @@ class Leases:
         Returns whether it was; raises RelayUnavailable.
         """
         state = await self._records.state(job_id)
-        if state is None:
+        facts = state and await self._facts(job_id, state)
+        if state is None or facts is None:
+            await self._set_aside_if_there(queue, job_id)
             return False
-        now, due = self._connection.now(), NEVER if state.blocked else state.not_before
-        due = due if due is not None and due > now else None
-        delay_s = max(delay_s, (due or now) - now)
-        facts = restored(state.facts or await self._older(job_id), state.created_at, due)
-        return await self._connection.call(
+        now = self._connection.now()
+        delay_s = max(delay_s, (_due(state, now) or now) - now)
+        moved = await self._connection.call(
             queues.give_back(
                 queue,
                 job_id,
@@ -321,6 +354,22 @@ class Leases:
                 facts=facts,
             )
         )
+        if moved < 0:
+            await self.set_aside(queue, job_id)
+        return moved > 0
+
+    async def _facts(self, job_id: str, state: JobState) -> str | None:
+        """What a claim needs of a job that its queue may have lost; None if that is damaged."""
+        try:
+            known = state.facts or await self._older(job_id)
+            return restored(known, state.created_at, _due(state, self._connection.now()))
+        except (NewerVersion, JobNotFound, *UNREADABLE) as error:
+            self._connection.pass_over(redis_keys.record(job_id), error)
+            return None
+
+    async def _set_aside_if_there(self, queue: str, job_id: str) -> None:
+        if await self._connection.command("EXISTS", redis_keys.record(job_id)):
+            await self.set_aside(queue, job_id)
 
     async def _older(self, job_id: str) -> str:
         """What a claim must know of a job that an older version enqueued."""
@@ -331,6 +380,12 @@ class Leases:
     async def _queues(self) -> list[str]:
         members: Any = await self._connection.command("ZRANGE", redis_keys.QUEUES, 0, -1)
         return sorted(member.decode(errors="replace") for member in members)
+
+
+def _due(state: JobState, now: float) -> float | None:
+    """When a job may start (unix seconds), if that is later than now."""
+    due = NEVER if state.blocked else state.not_before
+    return due if due is not None and due > now else None
 
 
 def _held_in(queue: str) -> list[str]:

@@ -16,10 +16,11 @@ idempotent.
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, get_args
 
 from contract import redis_keys
 from contract.errors import DeadlineExceeded
+from contract.result import Status
 from relay.aliases.moves import Moves
 from relay.chance import DICE
 from relay.connection import Argument, Connection, ScriptCall
@@ -43,6 +44,7 @@ _READ_FIRST: Final = 16
 """Records of live jobs that a pass reads to learn which queues to ask for the others."""
 _SETTLED_S: Final = 10.0
 """Seconds after which an enqueue that is only half there is not on its way any more."""
+_STATUSES: Final = frozenset(get_args(Status))
 _SILENT_INTERVALS: Final = 3
 """Intervals (`FLEET_REAP_S`) without a message after which another worker tries to take over."""
 
@@ -112,13 +114,15 @@ class Reconciler:
             "ZRANGEBYSCORE", redis_keys.DEADLINES, "-inf", now, "LIMIT", 0, _AT_ONCE
         )
         for id in passed:
-            job = await self._records.state(id.decode(errors="replace"))
+            job_id = id.decode(errors="replace")
+            job = await self._records.state(job_id)
             if job is None:
+                await self._set_aside(job_id)
                 await self._connection.command("ZREM", redis_keys.DEADLINES, id)
             else:
                 error = DeadlineExceeded("its deadline passed before it was done")
-                with self._connection.passing_over(redis_keys.record(id.decode(errors="replace"))):
-                    await self._leases.end(job.queue, id.decode(errors="replace"), error)
+                with self._connection.passing_over(redis_keys.record(job_id)):
+                    await self._leases.end(job.queue, job_id, error)
 
     async def _forget_what_has_expired(self) -> None:
         for index in (redis_keys.RECENT, redis_keys.DEAD):
@@ -201,8 +205,17 @@ class Reconciler:
                 found.setdefault(queue.decode(errors="replace"), []).append(id)
         return found
 
+    async def _set_aside(self, job_id: str) -> None:
+        """End a job whose record is damaged; nothing for one that has none, or not its own."""
+        words = ("HGET", redis_keys.record(job_id), "queue")
+        (queue,) = await self._connection.replies([words])
+        if queue is not None or await self._connection.command("EXISTS", words[1]):
+            await self._leases.set_aside((queue or b"").decode(errors="replace"), job_id)
+
     async def _restore(self, job_id: str) -> bool:
         job = await self._records.state(job_id)
+        if job is None or job.status not in _STATUSES:
+            await self._set_aside(job_id)
         if job is None or job.status not in ("queued", "running"):
             return False
         _repeated.warn("queue %s had lost job %s", job.queue, job_id)

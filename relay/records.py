@@ -225,7 +225,7 @@ class Records:
     def _state(found: Sequence[Any]) -> JobState:
         queue, status, attempt, created_at, facts, not_before, blocked = found
         return JobState(
-            queue.decode(errors="replace"),
+            queue.decode(),
             status.decode(),
             int(attempt),
             number(created_at),

@@ -176,7 +176,7 @@ def append(
     return ScriptCall(load("jobs/append"), keys, args, list)
 
 
-State = Literal["queued", "ended", "moved", "stale", "exhausted"]
+State = Literal["queued", "ended", "moved", "stale", "exhausted", "damaged"]
 _state: TypeAdapter[State] = TypeAdapter(State)
 
 
@@ -188,8 +188,8 @@ def hand_over(
     Its own worker names the `nonce` of the attempt, because Redis, restored from older data, may
     give another one with this number. `counts`: this uses up one of the job's tries. `is_lost`: its
     worker died. Returns the job's state and attempt: `queued`; `ended`; `moved` (it is not in the
-    queue of `queued`); `stale` (another attempt had it); `exhausted` (it has no try left, and
-    nothing was written).
+    queue of `queued`); `stale` (another attempt had it); `exhausted` (it has no try left) and
+    `damaged` (its record has no such number where one must be): nothing was written.
     """
     keys = [redis_keys.record(job_id), redis_keys.log(job_id)]
     args: list[Argument] = [

@@ -236,15 +236,15 @@ def forget(queue: str, worker: str) -> ScriptCall[int]:
 
 def give_back(
     queue: str, job_id: str, *, old: str, new: int, delay_s: float, ticket: str, facts: str
-) -> ScriptCall[bool]:
+) -> ScriptCall[int]:
     """Return a job that attempt `old` or no attempt holds to its place, as attempt `new`.
 
     `old` is `<attempt>`, or `<attempt> <worker>` for that of no other worker.
     It waits again after `delay_s` seconds. `facts` (JSON) are for a job whose facts are lost.
-    Returns whether it was moved.
+    Returns 1 if it was moved, 0 if not; -1: the facts are needed, and damaged.
     """
     args: list[Argument] = [*_head(queue), job_id, old, new, delay_s, ticket, facts]
-    return ScriptCall(load("queues/give_back"), _keys(queue), args, bool)
+    return ScriptCall(load("queues/give_back"), _keys(queue), args, int)
 
 
 def wake(queue: str, idle_s: int, tickets: Sequence[str] = ()) -> ScriptCall[Woken]:

@@ -10,6 +10,7 @@
 -- would fill Redis (docs/adr/0057).
 -- Returns {priority, tenant}; false: it had ended before, does not exist, or is another attempt's.
 -- include shared/event.lua
+-- include shared/attempt.lua
 -- include shared/ended.lua
 -- include shared/retention.lua
 local record, log, live, deadlines, dead, audience, followed, unsettled, parents, outbox =
@@ -20,13 +21,13 @@ local status, attempt, priority, tenant, started, reserved, kind, backend, model
     unpack(redis.call('HMGET', record, 'status', 'attempt', 'priority', 'tenant', 'started_at',
                       'reserved_tokens', 'kind', 'backend', 'model', 'price', 'children',
                       'webhook', 'callback_url', 'created_at', 'retention_s', 'nonce'))
-if not status then
+if not (status or created_at) then
     redis.call('ZREM', live, id)
     redis.call('ZREM', deadlines, id)
     return false
 end
 if ended[status] or nonce ~= '' and held_by ~= nonce then return false end
-attempt = tonumber(attempt) + 1
+attempt = math.max(whole(attempt, 1) or 0, logged(log)) + 1  -- the record's may be damaged
 redis.call('HSET', record, 'attempt', attempt, 'status', new_status, 'ended_at', exact(now))
 redis.call('HDEL', record, 'nonce', 'children')
 if children then
@@ -36,7 +37,11 @@ end
 if not started and is_dead ~= '1' and redis.call('HSTRLEN', record, 'request') > 4096 then
     redis.call('HDEL', record, 'request')
 end
-add_event(log, channel, attempt, 0, new_status, terminal)
+-- What another program has put there is left alone: readers say what the record says.
+local kind_of_log = redis.call('TYPE', log).ok
+if kind_of_log == 'stream' or kind_of_log == 'none' then
+    add_event(log, channel, attempt, 0, new_status, terminal)
+end
 if is_dead == '1' then
     redis.call('HSET', record, 'dead_at', exact(now))
     redis.call('ZADD', dead, exact(now), id)

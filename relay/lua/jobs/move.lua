@@ -5,13 +5,14 @@
 -- 'ended'; 'stale' (another attempt holds it, also one with this number and another nonce; '': of
 -- a job that waits). The new target has all attempts of the job.
 -- include shared/event.lua
+-- include shared/attempt.lua
 -- include shared/ended.lua
 local record, log = unpack(KEYS)
 local channel, before, nonce, target, queued = unpack(ARGV, 1, 5)
 local status, attempt, at, held_by =
     unpack(redis.call('HMGET', record, 'status', 'attempt', 'target', 'nonce'))
 if not status or ended[status] then return {'ended', 0} end
-before, attempt = tonumber(before), tonumber(attempt)
+before, attempt = tonumber(before), whole(attempt, 1) or 0
 if attempt == before + 1 and status == 'queued' and at == target then return {'queued', attempt} end
 if attempt ~= before or (held_by or '') ~= nonce then return {'stale', attempt} end
 redis.call('HSET', record, 'attempt', before + 1, 'status', 'queued', 'tries', 0, 'target', target)

@@ -4,7 +4,7 @@
 -- Returns a held or lost job to its place in the queue, now or after delay_s. old is the attempt that
 -- may hold it, '<attempt> <worker>' for that of one worker alone. facts are used if Redis has lost
 -- them, or if they are of another target of the job's alias. Returns 1; 0: another attempt holds it,
--- or it waits already.
+-- or it waits already; -1: these are needed, and damaged.
 -- include shared/queue.lua
 local id, old, new_attempt, delay_s, ticket, old_facts = unpack(ARGV, 3)
 local holder = redis.call('HGET', holders, id)
@@ -16,6 +16,7 @@ end
 local job, its = known(id), cjson.decode(old_facts)
 if not job or job.target ~= its.target then job = its end
 job.attempt, job.passed = tonumber(new_attempt), nil
+if not is_sound(job) then return -1 end
 redis.call('ZREM', leases, id)
 redis.call('HDEL', holders, id)
 note(id, job)

@@ -11,7 +11,7 @@ local function hold(key, keys, fingerprint, new_job, new_queue, ttl_s, renew_s, 
     if known then
         if known == fingerprint then return {job, queue, 0} end
         local exists = redis.call('EXISTS', keys_like(record_pattern)(job)) == 1
-        if exists or now - at < settled_s then return {job, queue, -1} end
+        if exists or now - (tonumber(at) or 0) < settled_s then return {job, queue, -1} end
     end
     if new_queue == '' then return false end
     redis.call('HSET', key, 'fingerprint', fingerprint, 'job', new_job, 'queue', new_queue,

@@ -172,6 +172,19 @@ def json_pieces(value: Any) -> Iterator[bytes]:
     return _pieces(_parts(value))
 
 
+def is_finite(value: Any) -> bool:
+    """Whether no number of a JSON value is out of range: parsers read `1e999` as infinity."""
+    todo = [value]
+    for each in todo:
+        if isinstance(each, dict):
+            todo.extend(each.values())
+        elif isinstance(each, list):
+            todo.extend(each)
+        elif isinstance(each, float) and not math.isfinite(each):
+            return False
+    return True
+
+
 def _pieces(parts: Iterable[bytes]) -> Iterator[bytes]:
     held = bytearray()
     for part in parts:

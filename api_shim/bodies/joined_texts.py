@@ -8,9 +8,9 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
-from contract.errors import PayloadTooLarge
+from contract.errors import InvalidRequest, PayloadTooLarge
 from contract.json_lines import one_line
-from contract.wire import MOST_ITEMS, json_pieces
+from contract.wire import MOST_ITEMS, is_finite, json_pieces
 from relay.admission.json_scan import MOST_WIDE
 
 _AT_ONCE_CHARS: Final = 2**18
@@ -76,8 +76,13 @@ def taken(items: list[Item]) -> Iterator[Item]:
 
 
 def json_text(holder: BaseModel, field: str) -> str:
-    """The JSON of an object of a body in one line; the body's field is emptied."""
+    """The JSON of an object of a body in one line; the body's field is emptied.
+
+    Raises InvalidRequest for a number that is out of range, which would become null.
+    """
     value = getattr(holder, field)
+    if not is_finite(value):
+        raise InvalidRequest(f"{field}: a number is out of range: send a smaller one", field=field)
     pieces = [*json_pieces({} if value is None else value)]
     del value
     holder.__dict__[field] = None

@@ -7,12 +7,12 @@ would get `NaN` or `null`.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from math import isfinite
 from typing import Any, Final, TypeVar
 
 from pydantic_core import from_json
 
 from contract.chat import ChatRequest, Message
+from contract.wire import is_finite
 
 Body = TypeVar("Body")
 _LARGE_CHARS: Final = 128 * 1024
@@ -24,14 +24,8 @@ _MOST_QUOTES: Final = 500_000
 def parsed(text: str) -> Any:
     """The value of arguments; raises ValueError if they are no JSON, or a number out of range."""
     value = from_json(text or "{}", allow_inf_nan=False)
-    todo = [value]
-    for each in todo:
-        if isinstance(each, dict):
-            todo.extend(each.values())
-        elif isinstance(each, list):
-            todo.extend(each)
-        elif isinstance(each, float) and not isfinite(each):
-            raise ValueError("a number is out of range")
+    if not is_finite(value):
+        raise ValueError("a number is out of range")
     return value
 
 

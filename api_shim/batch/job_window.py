@@ -20,7 +20,7 @@ from api_shim.dependencies import Dependencies
 from api_shim.http.error_hints import hints_for
 from api_shim.http.headers import Preferences
 from api_shim.http.json_body import made_of_large
-from api_shim.http.problems import Refusal
+from api_shim.http.problems import Refusal, field_errors, told
 from api_shim.submission.selection import without_effort
 from api_shim.submission.submission import Submission, stored
 from contract.batches import Batch
@@ -117,7 +117,8 @@ class JobWindow:
             self._defer_if_temporary(error, waiting.row.body)
             return failed_row(waiting.number, job_id, custom_id, error), job_id
         except ValidationError as error:
-            return failed_row(waiting.number, job_id, custom_id, _refusal(error)), job_id
+            refusal = _refusal(error, waiting.row.body)
+            return failed_row(waiting.number, job_id, custom_id, refusal), job_id
         self.in_flight[job_id] = InFlightRow(
             waiting.number, custom_id, parsed.render, parsed.left_out
         )
@@ -230,7 +231,9 @@ def _model(request: AnyRequest) -> str:
     return getattr(request, "model", "")
 
 
-def _refusal(error: ValidationError) -> Refusal:
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    field = ".".join(str(part) for part in first["loc"]) or "body"
-    return Refusal("invalid_request", f"{field}: {first['msg']}", status=400)
+def _refusal(error: ValidationError, body: Any) -> Refusal:
+    """What the endpoint itself would say of this body."""
+    listed = error.errors(include_url=False, include_input=False)
+    found = [{**each, "loc": ("body", *each["loc"])} for each in listed]
+    detail = told(field_errors(found, body), len(found))
+    return Refusal("invalid_request", detail, status=400)

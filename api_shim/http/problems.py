@@ -131,6 +131,14 @@ def field_errors(
     return tuple(dict.fromkeys(found))
 
 
+def told(errors: Sequence[FieldError], count: int) -> str:
+    """The first errors in a line; `count` are those that pydantic has found."""
+    detail = "; ".join(f"{each.field}: {each.message}" for each in errors[:3])
+    if len(errors) > 3:  # noqa: PLR2004 - as many as fit a line
+        detail += f"; and {max(len(errors), count) - 3} more"
+    return detail
+
+
 def _field_error(error: Any, body: Any, known: Sequence[str]) -> FieldError:
     where, *path = error["loc"]
     kind = error["type"]
@@ -404,11 +412,8 @@ def _invalid(error: RequestValidationError, scope: Scope, request_id: str | None
         known = tuple(getattr(body_field.field_info.annotation, "model_fields", ()))
     found = error.errors()
     errors = field_errors(found, error.body, known)
-    detail = "; ".join(f"{each.field}: {each.message}" for each in errors[:3])
-    if len(errors) > 3:  # noqa: PLR2004 - as many as fit a line; `errors` has more of them
-        detail += f"; and {max(len(errors), len(found)) - 3} more"
     return _problem(
-        InvalidRequest.code, _title(InvalidRequest, 422), 422, detail,
+        InvalidRequest.code, _title(InvalidRequest, 422), 422, told(errors, len(found)),
         errors=errors, request_id=request_id,
     )  # fmt: skip
 

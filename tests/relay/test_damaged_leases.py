@@ -14,6 +14,7 @@ from support.relay import QUEUE, Relay, relay_on
 
 from contract import redis_keys
 from contract.errors import JobNotFound, NewerVersion, RelayUnavailable
+from contract.events import Failed
 from relay import reconciler
 
 GARBAGE = (None, b"", b"x", b"-1", b"nan", b"9" * 400, b"1e999", b"\xff\xfe{", b"[" * 5000)
@@ -144,3 +145,15 @@ async def test_a_damaged_job_that_is_read_or_cancelled_is_an_answer(
                         wrong[how] = error
 
     assert wrong == {}
+
+
+@pytest.mark.parametrize("value", GARBAGE, ids=range(len(GARBAGE)))
+async def test_its_followers_hear_why(own_redis: RedisServer, value: bytes | None) -> None:
+    async with relay_on(own_redis.url, lease_s=0.01) as relay:
+        job = await begun(relay, "held")
+        await damage(relay, job, "max_attempts", value)
+        await served(relay)
+        last = (await relay.frames(job))[-1].event
+
+    assert isinstance(last, Failed)
+    assert (last.code, last.retryable) == ("internal_error", False)

@@ -18,7 +18,7 @@ from api_shim.anthropic.message_body import (
     invalid_field,
 )
 from api_shim.anthropic.turns import ToolChanges, TurnReader
-from api_shim.http.problems import Refusal, message_of
+from api_shim.http.problems import Refusal, message_of_translated
 from api_shim.submission.ignored_fields import ignored
 from contract.chat import (
     ChatRequest,
@@ -260,7 +260,7 @@ def build_request(kind: type[AnyKind], **fields: Any) -> AnyKind:
         first = error.errors(include_input=False, include_url=False)[0]
         path = [str(step) for step in first["loc"] if not str(step).startswith("tuple[")]
         path[:1] = [_NAMES.get(name, name) for name in path[:1]]
-        raise _invalid(".".join(path) or "body", message_of(first)) from None
+        raise _invalid(".".join(path) or "body", message_of_translated(first)) from None
 
 
 def _invalid(field: str, message: str) -> Refusal:

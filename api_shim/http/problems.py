@@ -123,6 +123,14 @@ def message_of(error: Mapping[str, Any]) -> str:
     return message.replace("valid dictionary", "valid object")
 
 
+def message_of_translated(error: Mapping[str, Any]) -> str:
+    """The same of what was made of a body: one message that was sent may have become several."""
+    message = message_of(error)
+    if error["type"] == "too_long" and tuple(error["loc"]) == ("messages",):
+        message += ", where the system prompt and each result of a tool are one"
+    return message
+
+
 def field_errors(
     errors: Iterable[Any], body: Any, known: Sequence[str] = ()
 ) -> tuple[FieldError, ...]:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
-from api_shim.http.problems import message_of
+from api_shim.http.problems import message_of_translated
 from api_shim.submission.ignored_fields import LenientModel
 from contract.chat import JsonFormat, ResponseFormat, SchemaFormat, TextFormat, Think
 from contract.errors import InvalidRequest
@@ -110,7 +110,7 @@ def build_request(kind: type[AnyKind], /, **fields: Any) -> AnyKind:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         path = [_theirs(str(step)) for step in first["loc"]]
-        raise InvalidRequest(f"{'.'.join(path)}: {message_of(first)}") from None
+        raise InvalidRequest(f"{'.'.join(path)}: {message_of_translated(first)}") from None
 
 
 def _theirs(field: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import Field, ValidationError
 
-from api_shim.http.problems import FieldError, Refusal, message_of
+from api_shim.http.problems import FieldError, Refusal, message_of_translated
 from api_shim.submission.ignored_fields import LenientModel
 from contract.chat import ImagePart
 from contract.errors import FleetError, InvalidRequest, NotSupported
@@ -123,7 +123,7 @@ def build_request(kind: type[AnyKind], body: OpenAIRequest, **fields: Any) -> An
         path = [str(step) for step in first["loc"] if not str(step).startswith("tuple[")]
         names = {**_NAMES, **body.field_names}
         path[:1] = [names.get(name, name) for name in path[:1]]
-        raise invalid_field(".".join(path) or "body", message_of(first)) from None
+        raise invalid_field(".".join(path) or "body", message_of_translated(first)) from None
 
 
 def callback_in(metadata: Mapping[str, Any] | None) -> str | None:

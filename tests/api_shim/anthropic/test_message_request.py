@@ -1,11 +1,17 @@
 """The body of POST /v1/messages becomes a chat; thinking, tools and forms are mapped."""
 
+import copy
 from typing import Any
 
 import pytest
 
 from api_shim.anthropic.message_body import MessagesBody
-from api_shim.anthropic.message_request import EarlierTurns, Translated, to_request
+from api_shim.anthropic.message_request import (
+    EarlierTurns,
+    Translated,
+    to_counted,
+    to_request,
+)
 from api_shim.http.problems import Refusal
 from contract.chat import ChatRequest, Message, NamedTool, SchemaFormat, Tool
 
@@ -141,3 +147,20 @@ def test_a_thread_inherits_system_turns_and_tools() -> None:
 
     assert [message.text for message in request.messages] == ["s", "a", "b", "c"]
     assert [tool.name for tool in request.tools] == ["t"]
+
+
+def test_a_conversation_whose_results_are_too_many_is_told_what_is_counted() -> None:
+    ids = [f"t{n}" for n in range(9_999)]
+    uses = [{"type": "tool_use", "id": id, "name": "f", "input": {}} for id in ids]
+    results = [{"type": "tool_result", "tool_use_id": id, "content": "a"} for id in ids]
+    turns = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": uses},
+        {"role": "user", "content": results},
+    ]
+    for read in (to_request, to_counted):
+        body = MessagesBody.model_validate(
+            {"model": "m", "max_tokens": 9, "messages": copy.deepcopy(turns)}
+        )
+        with pytest.raises(Refusal, match=r"10000 items, where .* each result of a tool are one"):
+            read(body)

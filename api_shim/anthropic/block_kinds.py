@@ -148,8 +148,11 @@ class CallAnswer:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the arguments are a complete JSON object; parsed once for each fragment."""
+        """Whether the arguments are a JSON object; parsed for fragments that may end it."""
         count, is_whole = self._checked
+        last = self._arguments[-1].rstrip() if self._arguments else ""
+        if last and not last.endswith("}"):
+            return False
         if count != len(self._arguments):
             try:
                 is_whole = isinstance(from_json("".join(self._arguments)), dict)

@@ -42,7 +42,10 @@ class _OpenCall:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the arguments are a complete JSON object."""
+        """Whether the arguments are a JSON object; parsed for fragments that may end it."""
+        last = self.arguments[-1].rstrip() if self.arguments else ""
+        if last and not last.endswith("}"):
+            return False
         try:
             return isinstance(parse_json("".join(self.arguments).encode()), dict)
         except ValueError:

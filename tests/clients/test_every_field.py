@@ -75,10 +75,10 @@ class Endpoint:
         """The request that a body means, and what of it is named; None if it is refused."""
         try:
             asked = self.body.model_validate({**self.besides, **body})
-            request = self.to(asked)
+            named = (*ignored(asked), *getattr(asked, "left_out", ()))
+            request = self.to(asked)  # which uses the body up
         except (ValidationError, Refusal, FleetError):
             return None
-        named = (*ignored(asked), *getattr(asked, "left_out", ()))
         if isinstance(request, Translated):
             request, named = request.request, request.left_out
         shown = request.model_dump(exclude={"response_notes"}) if request is not asked else {}

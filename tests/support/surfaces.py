@@ -103,7 +103,7 @@ class Client:
         self._news = asyncio.Event()
         self._may_read = asyncio.Event()
         self._may_read.set()
-        self._received = bytearray()
+        self.received = bytearray()
         self.status = 0
         self.headers: httpx.Headers = httpx.Headers()
         self.job = ""
@@ -114,7 +114,7 @@ class Client:
             async with self._opened(self) as pieces:
                 self._news.set()
                 async for piece in pieces:
-                    self._received += piece
+                    self.received += piece
                     self._news.set()
                     await self._may_read.wait()
         finally:
@@ -123,7 +123,7 @@ class Client:
     @property
     def raw(self) -> bytes:
         """All that has come of the body."""
-        return bytes(self._received)
+        return bytes(self.received)
 
     @property
     def heard(self) -> Heard:
@@ -194,7 +194,7 @@ def ask(
         answer = await http.post(surface.path, json=body, headers=given)
         client.status, client.headers = answer.status_code, answer.headers
         if answer.status_code != 202:
-            client.raw = answer.content
+            client.received += answer.content
             yield _nothing()
             return
         client.job = answer.json()["id"]

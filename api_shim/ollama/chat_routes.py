@@ -55,8 +55,8 @@ async def post_chat(
     dependencies: Injected,
 ) -> Response:
     """Continue a conversation; without messages, load the model, or unload it (keep_alive 0)."""
-    job = await call.request_of(chat_request.chat_to_job, body)
-    return await _generate(body, job, CHAT, call, dependencies)
+    job = call.request_of(chat_request.chat_to_job, body)
+    return await _generate(body, await job, CHAT, call, dependencies)  # which lets go of the job
 
 
 @router.post(
@@ -71,8 +71,8 @@ async def post_generate(
     dependencies: Injected,
 ) -> Response:
     """Continue a prompt; without one, load the model, or unload it (keep_alive 0)."""
-    job = await call.request_of(chat_request.generate_to_job, body)
-    return await _generate(body, job, GENERATE, call, dependencies)
+    job = call.request_of(chat_request.generate_to_job, body)
+    return await _generate(body, await job, GENERATE, call, dependencies)
 
 
 async def _generate(

@@ -28,9 +28,9 @@ from typing_extensions import override
 from api_shim.app import create_app, with_direct_routes
 from api_shim.following.shutdown import OpenCalls
 from api_shim.http.listening import first_key, reason_not_to_start
-from api_shim.server.acceptors import accept_more
 from api_shim.server.connection_guard import LOOK_EVERY_S, ConnectionGuard
 from api_shim.server.http_protocol import http_protocol
+from api_shim.server.socket_turns import accept_more
 from api_shim.server.websocket_protocol import websocket_protocol
 from api_shim.settings import ShimSettings
 from contract.errors import InvalidSetting, RelayUnavailable

@@ -31,6 +31,7 @@ from api_shim.server.connection_guard import (
 )
 from api_shim.server.connection_limits import Verdict
 from api_shim.server.gathered_writes import GatheringTransport
+from api_shim.server.socket_turns import read_once
 
 _REST_S: Final = 30.0
 """For the rest of a body whose request was answered before its end."""
@@ -88,8 +89,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        if self._is_refused or self.parser is None:
-            return
+        if not self._is_refused and self.parser is not None:
+            self._parse(data)
+        read_once(self.transport, data)
+
+    def _parse(self, data: bytes) -> None:
         self._unreported_bytes += len(data)
         self._has_chunk = False
         super().data_received(data)

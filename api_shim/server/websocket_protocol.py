@@ -16,6 +16,7 @@ from websockets.http11 import Request
 from api_shim.server.connection_guard import LINGER_S, ConnectionGuard, WriteWatch
 from api_shim.server.frame_rate import MOST_FRAMES, CountedFrames, FrameRate, TooManyFrames
 from api_shim.server.gathered_writes import GatheringTransport
+from api_shim.server.socket_turns import read_once
 
 _NO_UTF8: Final = 1007
 """The close code for a text message that is no UTF-8 (RFC 6455, 7.4.1)."""
@@ -47,6 +48,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         if not self._is_deaf:
             super().data_received(data)
+        read_once(self.transport, data)
 
     @override
     def handle_connect(self, event: Request) -> None:

@@ -107,6 +107,8 @@ class BoundedModel(BaseModel):
 class ClientModel(BoundedModel, WireModel):
     """Base of models of the API that clients send; unknown fields are refused."""
 
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
 
 @dataclass(frozen=True)
 class TextLength:
@@ -152,6 +154,16 @@ def encode(model: WireModel) -> bytes:
     return model.__pydantic_serializer__.to_json(model, exclude_none=True, by_alias=True)
 
 
+def infinite_field(model: WireModel, pieces: Iterable[bytes]) -> str | None:
+    """The field of a client's model that has a number out of range, if one has.
+
+    `pieces` are its JSON, which has the word `Infinity` or `NaN` then, and is no JSON.
+    """
+    if not any(b"Infinity" in piece or b"NaN" in piece for piece in pieces):
+        return None
+    return next((name for name, value in _fields(model) if not is_finite(value)), None)
+
+
 def encode_large(model: WireModel) -> list[bytes]:
     """What `encode` returns, in pieces, so that no text of a large request is there twice.
 
@@ -173,12 +185,12 @@ def json_pieces(value: Any) -> Iterator[bytes]:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether no number of a JSON value is out of range: parsers read `1e999` as infinity."""
+    """Whether no number of a value or model is out of range: parsers read `1e999` as infinity."""
     todo = [value]
     for each in todo:
-        if isinstance(each, dict):
-            todo.extend(each.values())
-        elif isinstance(each, list):
+        if isinstance(each, (dict, BaseModel)):
+            todo.extend((each if isinstance(each, dict) else each.__dict__).values())
+        elif isinstance(each, (list, tuple)):
             todo.extend(each)
         elif isinstance(each, float) and not math.isfinite(each):
             return False
@@ -201,14 +213,14 @@ def _pieces(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _parts(value: Any, seen: dict[int, list[bytes]] | None = None) -> Iterator[bytes]:
-    """The JSON of a value; `seen` has the slices of large texts by the ids of these."""
+    """The JSON of a value; `seen` has the slices of a model's large texts by the ids of these."""
     if isinstance(value, str):
         if seen is None or len(value) < _LARGE_CHARS:
             yield from _slices(value)
         else:
             yield from seen.get(id(value)) or seen.setdefault(id(value), [*_slices(value)])
     elif not isinstance(value, (BaseModel, Mapping, list, tuple)) or _is_plain(value):
-        yield to_json(value, inf_nan_mode="null")
+        yield to_json(value, inf_nan_mode="null" if seen is None else "constants")
     elif isinstance(value, (BaseModel, Mapping)):
         mark = b"{"
         for name, each in _fields(value) if isinstance(value, BaseModel) else value.items():

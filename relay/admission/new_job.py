@@ -18,7 +18,7 @@ from contract.images import ImageRequest, inline_bytes
 from contract.jobs import AnyRequest, JobRecord
 from contract.models import CreateRequest
 from contract.tenants import DEFAULT_TENANT, Tenant
-from contract.wire import VERSION, encode, encode_large
+from contract.wire import VERSION, encode, encode_large, infinite_field
 from relay.admission.retention import kept_s
 from relay.connection import Argument
 from relay.multiplexer import LargeWord, word
@@ -166,7 +166,7 @@ def _new_job(
     if asked.busy_wait_s is not None or asked.retention is not None:
         # The record has them, so that workers of the version before can read the request.
         asked = asked.model_copy(update={"busy_wait_s": None, "retention": None})
-    body = word(encode_large(asked) if may_be_large(request, cost) else encode(asked))
+    body = _encoded(asked, cost)
     fields: dict[str, Argument] = to_hash(record, body)
     metadata = fields.get("metadata")
     size_bytes = body.size_bytes if isinstance(body, LargeWord) else len(body)
@@ -178,6 +178,14 @@ def _new_job(
         fields["needed"] = "1"
     queued = Queued(queue=record.queue, reason=later.reason(record, now) or obstacle)
     return NewJob(record, fields, queued, later.deadline_s(request, now), follower), arriving
+
+
+def _encoded(request: AnyRequest, cost: Cost) -> bytes | LargeWord:
+    """The JSON of a request; raises InvalidRequest for a number that JSON has no word for."""
+    pieces = encode_large(request) if may_be_large(request, cost) else [encode(request)]
+    if (field := infinite_field(request, pieces)) is not None:
+        raise InvalidRequest(f"{field}: a number is out of range: send a smaller one", field=field)
+    return word(pieces if len(pieces) > 1 else pieces[0])
 
 
 def _arrival(

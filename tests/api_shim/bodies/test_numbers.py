@@ -1,6 +1,6 @@
-"""A number that no float can hold is refused in the arguments of a call, not sent as null.
+"""A number that no float can hold is refused in arguments and schemas, not sent as null.
 
-Subjects: api_shim/bodies/joined_texts.py.
+Subjects: api_shim/bodies/joined_texts.py, relay/admission/new_job.py.
 """
 
 import pytest
@@ -14,6 +14,17 @@ USING = (
     '{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"a"},'
     f'{{"role":"assistant","content":[{BLOCK}]}}]}}'
 )
+USER = '{"role":"user","content":"a"}'
+LONG = f'{{"role":"user","content":"{"x" * 2**21}"}}'
+FUNCTION = '{"type":"function","function":{"name":"f","parameters":SENT}}'
+FLAT = '{"type":"function","name":"f","parameters":SENT}'
+PLAIN = '{"name":"f","parameters":SENT}'
+CUSTOM = '{"name":"f","input_schema":SENT}'
+FORMAT = '{"type":"json_schema","json_schema":{"name":"f","schema":SENT}}'
+
+
+def asked(fields: str) -> str:
+    return f'{{"model":"m",{fields}}}'
 
 
 @pytest.mark.parametrize(
@@ -23,6 +34,24 @@ USING = (
         ("/v1/responses", ITEM, "arguments"),
         ("/api/chat", CALLING, "arguments"),
         ("/v1/messages", USING, "input"),
+        ("/v1/chat/completions", asked(f'"messages":[{USER}],"tools":[{FUNCTION}]'), "tools"),
+        (
+            "/v1/chat/completions",
+            asked(f'"messages":[{USER}],"response_format":{FORMAT}'),
+            "format",
+        ),
+        ("/v1/responses", asked(f'"input":"a","tools":[{FLAT}]'), "tools"),
+        ("/v1/messages", asked(f'"max_tokens":1,"messages":[{USER}],"tools":[{CUSTOM}]'), "tools"),
+        ("/v1/messages/count_tokens", asked(f'"messages":[{USER}],"tools":[{CUSTOM}]'), "tools"),
+        ("/api/chat", asked(f'"messages":[{USER}],"tools":[{FUNCTION}]'), "tools"),
+        ("/api/chat", asked(f'"messages":[{USER}],"format":SENT'), "format"),
+        ("/api/generate", asked('"prompt":"a","format":SENT'), "format"),
+        ("/api/v1/jobs/chat", asked(f'"messages":[{USER}],"tools":[{PLAIN}]'), "tools"),
+        (
+            "/api/v1/jobs/chat",
+            asked(f'"messages":[{USER},{LONG}],"tools":[{PLAIN}]'),
+            "tools",
+        ),
     ],
 )
 async def test_it_is_named_with_its_field(
@@ -35,5 +64,6 @@ async def test_it_is_named_with_its_field(
             headers = {"Content-Type": "application/json"}
             answer = await at.http.post(path, content=given, headers=headers)
 
-            assert answer.status_code == 400, answer.text
+            status = 422 if path.startswith("/api/v1") else 400
+            assert answer.status_code == status, answer.text
             assert f"{field}: a number is out of range" in answer.text

@@ -2,6 +2,8 @@
 
 from contextlib import aclosing
 
+from rich.text import Text
+
 from contract.events import (
     BEGINNING,
     AnyEvent,
@@ -78,9 +80,7 @@ class EventPrinter:
         if delta.thinking:
             self._is_thinking = True
             text = delta.thinking if self._terminal.raw else visible(delta.thinking)
-            self._terminal.stderr.print(
-                text, style="dim italic", end="", highlight=False, markup=False
-            )
+            self._terminal.stderr.print(Text(text), style="dim italic", end="")
         text = (delta.content or "") + (delta.refusal or "")
         if text:
             if self._is_thinking:

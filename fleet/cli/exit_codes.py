@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from contract.errors import FleetError, InvalidRequest, InvalidSetting
 from fleet.client.errors import (
@@ -72,9 +73,9 @@ def run(command: Coroutine[Any, Any, Exit | None]) -> NoReturn:
 
 def complain(error: FleetError) -> None:
     """Print an error on stderr."""
-    Console(stderr=True, soft_wrap=True).print(
-        f"[bold red]error[/]: {_escaped(visible(_as_commands(error.message)))}", highlight=False
-    )
+    # Not as markup: a message has words of backends and models, which may look like a tag.
+    text = Text.assemble(("error", "bold red"), f": {visible(_as_commands(error.message))}")
+    Console(stderr=True, soft_wrap=True).print(text)
     sys.stderr.flush()
 
 
@@ -83,7 +84,3 @@ def _as_commands(text: str) -> str:
     for path, command in _COMMANDS.items():
         text = text.replace(path, command)
     return text
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")

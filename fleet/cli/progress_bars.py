@@ -4,7 +4,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from rich.markup import escape
 from rich.progress import Progress as Bars
 from rich.progress import TaskID
 
@@ -65,7 +64,7 @@ class ProgressBars:
 
     def _move(self, bars: Bars, name: str, completed: float | None, total: float) -> None:
         if name not in self._tasks:
-            self._tasks[name] = bars.add_task(escape(visible(name)), total=total)
+            self._tasks[name] = bars.add_task(visible(name), total=total)
         bars.update(self._tasks[name], total=total, completed=completed or 0)
 
     def close(self, *, is_complete: bool = False) -> None:

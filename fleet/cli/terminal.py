@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from itertools import islice
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -49,7 +48,7 @@ class Terminal:
 
     def message(self, text: str, style: str = "dim") -> None:
         """Print a line on stderr."""
-        self.stderr.print(escape(visible(text)), style=style, highlight=False, soft_wrap=True)
+        self.stderr.print(Text(visible(text)), style=style, soft_wrap=True)
 
     def notice(self, text: str) -> None:
         """Print a line on stderr, not dimmed."""
@@ -109,7 +108,7 @@ class Terminal:
     def count_bar(self, what: str) -> Progress:
         """A progress bar for counted things, with their rate and the time left."""
         return Progress(
-            TextColumn(f"{what} {{task.description}}"),
+            TextColumn(f"{what} {{task.description}}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
@@ -124,7 +123,7 @@ class Terminal:
     ) -> Iterator[Callable[[int], None]]:
         """Count steps with a bar, or with a line every 30 s if stderr is not a terminal."""
         with self.count_bar(what) as bar:
-            task = bar.add_task(escape(visible(name)), total=total, completed=done, rate="")
+            task = bar.add_task(visible(name), total=total, completed=done, rate="")
             printed_at = time.monotonic()
 
             def advance(count: int) -> None:
@@ -145,7 +144,7 @@ class Terminal:
     def share_bar(self) -> Progress:
         """A progress bar in percent."""
         return Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             TimeRemainingColumn(),
@@ -155,7 +154,7 @@ class Terminal:
     def bytes_bar(self) -> Progress:
         """A progress bar for bytes."""
         return Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),

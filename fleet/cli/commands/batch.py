@@ -26,7 +26,7 @@ from fleet.client.async_client import AsyncClient
 from fleet.client.batches import AsyncBatches, BatchView, first_endpoint
 from fleet.client.errors import GaveUpWaiting
 from fleet.embed.encoding import check_utf8_lines
-from fleet.visible import visible_json
+from fleet.visible import visible, visible_json
 
 app = typer.Typer(help="Files of requests: submit, watch, cancel, results.", no_args_is_help=False)
 
@@ -135,7 +135,7 @@ class _ProgressFile(BufferedReader):
     def __init__(self, file: Path, bar: Progress) -> None:
         super().__init__(file.open("rb", buffering=0))
         self._bar = bar
-        self._task = bar.add_task(f"upload {file.name}", total=file.stat().st_size)
+        self._task = bar.add_task(visible(f"upload {file.name}"), total=file.stat().st_size)
 
     @override
     def read(self, size: int | None = -1, /) -> bytes:
@@ -274,7 +274,7 @@ async def _results(
 
 async def _fetch(batches: AsyncBatches, file_id: str, path: Path, terminal: Terminal) -> None:
     with terminal.bytes_bar() as bar:
-        task = bar.add_task(str(path), total=None)
+        task = bar.add_task(visible(str(path)), total=None)
         with whole(path) if str(path) != "-" else nullcontext(_stdout()) as opened:
             async with aclosing(batches.fetch(file_id, opened)) as counts:
                 async for count in counts:

@@ -7,6 +7,7 @@ call is held until that call's arguments are whole, so that none are lost.
 Source: anthropics/anthropic-sdk-python, RawMessageStreamEvent and ContentBlock.
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +19,8 @@ from api_shim.anthropic.block_kinds import (
     TextAnswer,
     ThinkingAnswer,
 )
+from contract.json_texts.arguments import ScanRoom, demand_small
+from contract.json_texts.json_scan import TooMuch
 from contract.result import unique_call_id
 
 
@@ -27,6 +30,30 @@ class _Piece(NamedTuple):
     number: int = -1
     """Of a call in the log."""
     fragment: Mapping[str, Any] = {}
+
+
+class _Held:
+    """Pieces that wait for an unfinished call, by the block that they will be in."""
+
+    def __init__(self) -> None:
+        # A plain dict looks for its first key behind all that were taken from there.
+        self._blocks: OrderedDict[object, list[_Piece]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._blocks)
+
+    def add(self, piece: _Piece) -> None:
+        """Add a piece: to its call, or to the last block if that is of the same kind."""
+        key: object = piece.number
+        if piece.kind != "call":
+            last = next(reversed(self._blocks), None)
+            is_same = last is not None and self._blocks[last][0].kind == piece.kind
+            key = last if is_same else object()
+        self._blocks.setdefault(key, []).append(piece)
+
+    def next_block(self) -> list[_Piece]:
+        """The pieces of the first block, which are held no more; none if nothing is held."""
+        return self._blocks.popitem(last=False)[1] if self._blocks else []
 
 
 class AnswerBlocks:
@@ -39,7 +66,8 @@ class AnswerBlocks:
         self._blocks: list[AnswerBlock] = []
         self._open: AnswerBlock | None = None
         self._calls: dict[int, CallAnswer] = {}
-        self._held: list[_Piece] = []
+        self._scan_room = ScanRoom()
+        self._held = _Held()
         self._meta: dict[str, Any] | None = None
         self._sealed_meta: dict[str, Any] | None = None
 
@@ -55,6 +83,12 @@ class AnswerBlocks:
     @property
     def values(self) -> list[dict[str, Any]]:
         """Every block as JSON."""
+        calls = list(self._calls.values())
+        try:
+            demand_small([call.arguments for call in calls])
+        except TooMuch:
+            for call in calls:
+                call.is_too_much = True
         return [block.value for block in self._blocks]
 
     @property
@@ -75,10 +109,9 @@ class AnswerBlocks:
     def close(self) -> list[StreamEvent]:
         """Close the open block and add what was held."""
         events = self._close_open()
-        while self._held:
-            held, self._held = self._held, []
-            for piece in held:
-                events += self._add(piece)
+        while pieces := self._held.next_block():
+            for piece in pieces:
+                events += self._put(piece)
             events += self._close_open()
         if self._meta and self._meta != self._sealed_meta:
             events += self._seal({"message": self._meta})
@@ -86,18 +119,25 @@ class AnswerBlocks:
 
     def _add(self, piece: _Piece) -> list[StreamEvent]:
         call = self._calls.get(piece.number)
-        if self._held_back(call):
-            self._held.append(piece)
+        if self._is_held_back(call):
+            self._held.add(piece)
             return []
+        events = self._put(piece)
+        while self._held and not self._is_held_back(None):
+            for each in self._held.next_block():
+                events += self._put(each)
+        return events
+
+    def _put(self, piece: _Piece) -> list[StreamEvent]:
         match piece.kind:
             case "call":
-                return self._add_call(piece, call)
+                return self._put_call(piece, self._calls.get(piece.number))
             case "text":
                 return self._add_to(TextAnswer(), piece.text)
             case "thinking":
                 return self._add_to(ThinkingAnswer(is_omitted=self._omits_thinking), piece.text)
 
-    def _held_back(self, call: CallAnswer | None) -> bool:
+    def _is_held_back(self, call: CallAnswer | None) -> bool:
         """Whether a piece of `call` (None: of another block) must wait for the open call."""
         open_call = self._open if isinstance(self._open, CallAnswer) else None
         return open_call is not None and call is not open_call and not open_call.is_whole
@@ -110,20 +150,18 @@ class AnswerBlocks:
             events += self._begin(new)
         return [*events, *new.append(len(self._blocks) - 1, text)]
 
-    def _add_call(self, piece: _Piece, call: CallAnswer | None) -> list[StreamEvent]:
+    def _put_call(self, piece: _Piece, call: CallAnswer | None) -> list[StreamEvent]:
         events: list[StreamEvent] = []
         if call is None:
             id = unique_call_id(piece.fragment.get("id"), self._job_id, piece.number)
             if meta := piece.fragment.get("provider_meta"):
                 events += self._seal({"calls": {id: meta}})
-            call = self._calls[piece.number] = CallAnswer(id, piece.fragment.get("name") or "")
+            call = self._calls[piece.number] = CallAnswer(
+                id, piece.fragment.get("name") or "", self._scan_room
+            )
             events += self._begin(call)
         if piece.text and call is self._open:
             events += call.append(len(self._blocks) - 1, piece.text)
-            if self._held and call.is_whole:
-                held, self._held = self._held, []
-                for each in held:
-                    events += self._add(each)
         return events
 
     def _seal(self, facts: Mapping[str, Any]) -> list[StreamEvent]:

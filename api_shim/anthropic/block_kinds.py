@@ -5,11 +5,13 @@ Source: anthropics/anthropic-sdk-python, RawMessageStreamEvent and ContentBlock.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from pydantic_core import from_json
 
 from api_shim.anthropic.signatures import sign
+from contract.json_texts.arguments import ObjectScan, ScanRoom, parsed_as_far
 
 StreamEvent = dict[str, Any]
 
@@ -125,12 +127,15 @@ class SealedAnswer:
 class CallAnswer:
     """A call of one of the client's tools."""
 
-    def __init__(self, id: str, name: str) -> None:
-        """A call without arguments yet."""
+    def __init__(self, id: str, name: str, room: ScanRoom) -> None:
+        """A call without arguments yet; all calls of a message share `room`."""
         self._id = id
         self._name = name
         self._arguments: list[str] = []
-        self._checked = (0, False)
+        self._scan = ObjectScan(room)
+        self._is_object: bool | None = None
+        self.is_too_much = False
+        """Whether the arguments of all calls of the message hold too much to be parsed."""
 
     def start(self, index: int) -> StreamEvent:
         """The event that begins it."""
@@ -139,6 +144,7 @@ class CallAnswer:
     def append(self, index: int, text: str) -> Iterator[StreamEvent]:
         """Add a fragment of the arguments."""
         self._arguments.append(text)
+        self._scan.add(text)
         yield _delta(index, type="input_json_delta", partial_json=text)
 
     def close(self, index: int) -> Iterator[StreamEvent]:
@@ -148,27 +154,28 @@ class CallAnswer:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the arguments are a JSON object; parsed for fragments that may end it."""
-        count, is_whole = self._checked
-        last = self._arguments[-1].rstrip() if self._arguments else ""
-        if last and not last.endswith("}"):
+        """Whether the arguments are a JSON object; parsed once, when it has ended."""
+        if not self._scan.is_closed:
             return False
-        if count != len(self._arguments):
+        if self._is_object is None:
             try:
-                is_whole = isinstance(from_json("".join(self._arguments)), dict)
+                self._is_object = isinstance(from_json(self.arguments), dict)
             except ValueError:
-                is_whole = False
-            self._checked = len(self._arguments), is_whole
-        return is_whole
+                self._is_object = False
+        return self._is_object
+
+    @property
+    def arguments(self) -> str:
+        """The text of the arguments so far."""
+        return "".join(self._arguments)
 
     @property
     def value(self) -> dict[str, Any]:
         """The block as JSON; arguments that were cut off are as whole as they can be."""
-        text = "".join(self._arguments) or "{}"
-        try:
-            arguments = from_json(text, allow_partial=True)
-        except ValueError:
-            arguments = None
+        text, arguments = self.arguments, None
+        if not self.is_too_much:
+            with suppress(ValueError):
+                arguments = parsed_as_far(text)
         # Anthropic's own key for arguments that the model got wrong.
         return self._block(arguments if isinstance(arguments, dict) else {"INVALID_JSON": text})
 

@@ -37,7 +37,7 @@ from contract.errors import (
 )
 from contract.events import LAST_WORDS, Usage
 from contract.jobs import AnyRequest
-from relay.admission.json_scan import LARGE_BYTES
+from contract.json_texts.json_scan import LARGE_BYTES
 from relay.batches import BatchJobs
 from relay.queue import Queue
 from telemetry.trace_context import context_of

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from api_shim.bodies.large_json import parse_large
 from api_shim.http.json_body import made_of_large
 from contract.batches import CustomId, LineError
-from relay.admission.json_scan import LARGE_BYTES, TooMuch, demand_bounds
+from contract.json_texts.json_scan import LARGE_BYTES, TooMuch, demand_bounds
 
 _MARK: Final = b"\xef\xbb\xbf"
 _MEBIBYTE: Final = 2**20

@@ -41,8 +41,8 @@ from api_shim.submission.ignored_fields import HEADER, header_value
 from contract.batches import BATCH_ID, ENDED, Batch, NewBatch, StoredFile
 from contract.errors import UnknownBatch, UnknownFile
 from contract.json_lines import json_line
+from contract.json_texts.json_scan import JsonBounds
 from contract.tenants import Tenant
-from relay.admission.json_scan import JsonBounds
 from relay.batches import no_batch
 from relay.files import Order, stored_name
 from relay.scheduling.later import check_time

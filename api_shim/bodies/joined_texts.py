@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from contract.errors import InvalidRequest, PayloadTooLarge
 from contract.json_lines import one_line
+from contract.json_texts.json_scan import MOST_WIDE
 from contract.wire import MOST_ITEMS, is_finite, json_pieces
-from relay.admission.json_scan import MOST_WIDE
 
 _AT_ONCE_CHARS: Final = 2**18
 _FIELDS_OF_TEXT: Final = 2

@@ -14,7 +14,7 @@ from uuid import uuid4
 from pydantic_core import from_json
 
 from api_shim.bodies.joined_texts import joined_texts
-from relay.admission.json_scan import BACKSLASH, CONTINUATION, QUOTE, NameTooLong, end_of_string
+from contract.json_texts.json_scan import BACKSLASH, CONTINUATION, QUOTE, NameTooLong, end_of_string
 
 _LARGE_BYTES: Final = 2**18
 """Shorter strings are left to the parser."""

@@ -26,8 +26,8 @@ from api_shim.http.json_body import parse_json, validate_json
 from api_shim.http.ordinary_call import OrdinaryClient, OrdinaryHead, ordinary_head
 from api_shim.http.problems import error_response
 from contract.errors import FleetError
+from contract.json_texts.json_scan import LARGE_BYTES
 from contract.tenants import Permission
-from relay.admission.json_scan import LARGE_BYTES
 from telemetry.process_metrics import ProcessMetrics
 from telemetry.trace_context import working_for
 from telemetry.tracing import Tracing

@@ -24,8 +24,14 @@ from typing_extensions import override
 from api_shim.bodies.large_json import parse_large
 from api_shim.http.problems import Refusal, error_response
 from contract.errors import PayloadTooLarge
+from contract.json_texts.json_scan import (
+    LARGE_BYTES,
+    ONE_REQUEST,
+    JsonBounds,
+    TooMuch,
+    demand_bounds,
+)
 from relay.admission.byte_budget import ByteBudget
-from relay.admission.json_scan import LARGE_BYTES, ONE_REQUEST, JsonBounds, TooMuch, demand_bounds
 
 _MEBIBYTE: Final = 2**20
 _WAIT_S: Final = 10.0

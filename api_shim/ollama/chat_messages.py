@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
-from pydantic_core import from_json
 
 from api_shim.bodies.joined_texts import json_text, taken
 from api_shim.http.problems import Refusal
@@ -26,6 +25,8 @@ from contract.chat import (
     ToolCall,
 )
 from contract.errors import InvalidRequest, ServerFault
+from contract.json_texts.arguments import demand_small, parsed
+from contract.json_texts.json_scan import TooMuch
 from contract.requests import Word
 
 
@@ -158,12 +159,23 @@ def _answered(message: OllamaMessage, waiting: list[ToolCall]) -> str | None:
     return found.id
 
 
+class _CallFragments:
+    """What has come of one call."""
+
+    __slots__ = ("arguments", "id", "name")
+
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self.name = ""
+        self.arguments: list[str] = []
+
+
 class ToolCallBuilder:
     """Builds the tool calls of a response from their fragments."""
 
     def __init__(self) -> None:
         """No call is added yet."""
-        self._calls: dict[int, dict[str, Any]] = {}
+        self._calls: dict[int, _CallFragments] = {}
 
     @classmethod
     def of(cls, calls: Sequence[ToolCall]) -> "ToolCallBuilder":
@@ -179,39 +191,51 @@ class ToolCallBuilder:
     def add(self, fragments: Iterable[Mapping[str, Any]]) -> None:
         """Add the fragments of a delta's JSON; those of one index form one call."""
         for fragment in fragments:
-            call = self._calls.setdefault(fragment["index"], {"arguments": ""})
-            call["id"] = fragment.get("id") or call.get("id")
-            call["name"] = fragment.get("name") or call.get("name") or ""
-            call["arguments"] += fragment.get("arguments") or ""
+            call = self._calls.setdefault(fragment["index"], _CallFragments())
+            call.id = fragment.get("id") or call.id
+            call.name = fragment.get("name") or call.name
+            call.arguments.append(fragment.get("arguments") or "")
 
     @property
     def whole(self) -> list[dict[str, Any]]:
-        """The calls as a message has them; raises Refusal if one is incomplete."""
+        """The calls as a message has them; raises Refusal if one is incomplete or they are much."""
+        calls = [call for _, call in sorted(self._calls.items())]
+        texts = ["".join(call.arguments) for call in calls]
+        try:
+            demand_small(texts)
+        except TooMuch as error:
+            raise _refusal(
+                f"The arguments of the model's calls are too large for this API: {error}."
+            ) from None
         return [
             {
-                **({"id": call["id"]} if call["id"] else {}),
+                **({"id": call.id} if call.id else {}),
                 "function": {
                     "index": index,
-                    "name": call["name"],
-                    "arguments": _object(call["name"], call["arguments"]),
+                    "name": call.name,
+                    "arguments": _object(call.name, text),
                 },
             }
-            for index, (_, call) in enumerate(sorted(self._calls.items()))
+            for index, (call, text) in enumerate(zip(calls, texts, strict=True))
         ]
 
 
 def _object(name: str, text: str) -> dict[str, Any]:
     """Arguments as an object; some models encode the object as a string."""
     try:
-        found = from_json(text or "{}")
-        found = from_json(found) if isinstance(found, str) else found
+        found = parsed(text)
+        if isinstance(found, str):
+            demand_small([found])
+            found = parsed(found)
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise Refusal(
-            ServerFault,
+        raise _refusal(
             f"The model called {name[:64]!r} with arguments that are not a JSON object, "
-            "which this API cannot return; num_predict may have cut them off.",
-            status=502,
+            "which this API cannot return; num_predict may have cut them off."
         )
     return found
+
+
+def _refusal(why: str) -> Refusal:
+    return Refusal(ServerFault, why, status=502)

@@ -9,7 +9,7 @@ import asyncio
 from contract.chat import ChatRequest, CountRequest
 from contract.errors import PayloadTooLarge
 from contract.jobs import AnyRequest
-from relay.admission.json_scan import LARGE_BYTES, TooMuch, demand_bounds_together
+from contract.json_texts.json_scan import LARGE_BYTES, TooMuch, demand_bounds_together
 
 
 async def check_arguments(request: AnyRequest) -> None:

@@ -11,12 +11,12 @@ from hashlib import blake2b
 from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import Field
-from pydantic_core import from_json
 from typing_extensions import override
 
 from api_shim.openai.request_fields import OpenAIRequestBody, invalid_field, unsupported_field
 from contract.chat import Tool
 from contract.json_lines import json_line
+from contract.json_texts.arguments import demand_small, parsed
 from contract.requests import Word
 
 _INPUT: Final = "input"
@@ -201,9 +201,13 @@ def _objects(value: object) -> Iterator[Mapping[str, Any]]:
 
 
 def text_of(arguments: str) -> str:
-    """The text in the arguments of a custom tool's function; a model may send it bare."""
+    """The text in the arguments of a custom tool's function; a model may send it bare.
+
+    Arguments that hold too much to be parsed are the text.
+    """
     try:
-        found = from_json(arguments)
+        demand_small([arguments])
+        found = parsed(arguments)
     except ValueError:
         return arguments
     texts = list(found.values()) if isinstance(found, dict) else [found]

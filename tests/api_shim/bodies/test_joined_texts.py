@@ -12,7 +12,7 @@ from api_shim.bodies.joined_texts import join_plain, joined_texts, json_text, ta
 from contract.chat import Tool
 from contract.errors import PayloadTooLarge
 from contract.json_lines import json_line
-from relay.admission.json_scan import MOST_WIDE
+from contract.json_texts.json_scan import MOST_WIDE
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 1000])

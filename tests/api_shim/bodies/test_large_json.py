@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic_core import from_json
 
 from api_shim.bodies.large_json import parse_large
-from relay.admission.json_scan import TooMuch
+from contract.json_texts.json_scan import TooMuch
 
 CUT = 2**8
 FILLINGS = ["x", "é", "中", "😀", "\n", "\\", '"', "\\ud83d", "\x00", "\\\n"]

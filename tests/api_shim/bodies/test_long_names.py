@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from api_shim.batch.lines import InputLine, parse_row
 from api_shim.bodies.large_json import parse_large
 from contract.batches import LineError
-from relay.admission.json_scan import NameTooLong
+from contract.json_texts.json_scan import NameTooLong
 
 MOST = 2**18
 LONG = "n" * MOST

@@ -1,6 +1,7 @@
 """A job's events as lines of Ollama's API, one JSON object each, and as one response."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -236,3 +237,50 @@ def test_an_error_in_a_stream_is_a_line() -> None:
 
     assert line == encoded(problem("server_fault", 502)) + b"\n"
     assert line.count(b"\n") == 1
+
+
+def calling(*texts: str) -> Delta:
+    parts = [ToolCallDelta(index=at, name="f", arguments=text) for at, text in enumerate(texts)]
+    return Delta(tool_calls=tuple(parts))
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_numbers_that_json_cannot_say_are_no_arguments(number: str) -> None:
+    (line,) = told(calling(f'{{"a":{number}}}'), DONE)
+
+    assert "arguments that are not a JSON object" in line["error"]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ['{"a":[' + "[]," * 60_000 + "[]]}"],
+        ['{"a":[' + "[]," * 2000 + "[]]}"] * 30,
+        ["{}"] * 60_000,
+        ['{"a":"' + "x" * 2**23 + '"}'],
+    ],
+)
+def test_arguments_that_hold_much_are_refused(texts: list[str]) -> None:
+    (line,) = told(calling(*texts), DONE)
+    calls = tuple(ToolCall(id="c", name="f", arguments=text) for text in texts)
+    with pytest.raises(Refusal) as refused:
+        response_body("m", CHAT, fold([]).model_copy(update={"tool_calls": calls}))
+
+    assert "too large for this API: it holds more than" in line["error"]
+    assert refused.value.status_code == 502
+
+
+def test_arguments_inside_of_a_text_are_bounded_as_well() -> None:
+    (line,) = told(calling(json.dumps('{"a":[' + "[]," * 60_000 + "[]]}")), DONE)
+
+    assert "arguments that are not a JSON object" in line["error"]
+
+
+def test_many_fragments_of_a_call_are_joined_once() -> None:
+    lines = ChatResponseLines("m", CHAT)
+    pieces = ['{"a":"', *["x" * 100] * 50_000, '"}']
+    started = time.perf_counter()
+    text = lines.render([frame(calling(piece)) for piece in pieces] + [frame(DONE)])
+
+    assert len(text) > 5_000_000
+    assert time.perf_counter() - started < 20

@@ -1,6 +1,6 @@
 """What the arguments of calls hold is bounded as a body is, though a body has each as one text.
 
-Subjects: relay/admission/call_bounds.py, relay/admission/json_scan.py.
+Subjects: relay/admission/call_bounds.py, contract/json_texts/json_scan.py.
 """
 
 from typing import Final

@@ -25,7 +25,8 @@ from contract.errors import (
     InvalidRequest,
     NotSupported,
 )
-from workers.backends.call_arguments import hold_much, parsed
+from contract.json_texts.arguments import parsed
+from workers.backends.call_arguments import hold_much
 from workers.backends.inline_images import inline
 
 META: Final = "google"

@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 from contract.chat import ChatRequest, JsonFormat, Message, NamedTool, SchemaFormat, Tool
 from contract.errors import InvalidRequest, NotSupported
-from workers.backends.call_arguments import parsed
+from contract.json_texts.arguments import parsed
 from workers.backends.tools import tool_definition
 
 _THOUGHTS: Final = re.compile(r"reasoning_content|\.thinking\b|[\"']thinking[\"']")

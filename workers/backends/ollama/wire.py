@@ -10,8 +10,8 @@ from typing import Any, Final
 from contract.chat import ChatRequest, JsonFormat, Message, SchemaFormat, Think
 from contract.errors import BackendRejected, InvalidRequest, NotSupported, TruncatedStream
 from contract.events import Delta, Done, FinishReason, Progress, Timings, ToolCallDelta, Usage
+from contract.json_texts.arguments import parsed
 from contract.roster import ModelReport, ModelTrait
-from workers.backends.call_arguments import parsed
 from workers.backends.logprobs import read_logprobs
 from workers.backends.ollama.shapes import LINE
 from workers.backends.shapes import count

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from contract.chat import DETAILS
 from contract.errors import BadAnswer, TruncatedStream
 from contract.events import Delta, Done, FinishReason, Phase, Timings, ToolCallDelta, Usage
+from contract.json_texts.arguments import ObjectScan, ScanRoom
 from workers.backends.http.json_text import parse_json
 from workers.backends.logprobs import read_logprobs
 from workers.backends.openai.shapes import (
@@ -33,23 +34,37 @@ _FUNCTION_CALL: Final = "function_call"
 class _OpenCall:
     """A tool call whose fragments are being received."""
 
-    __slots__ = ("arguments", "name", "number")
+    __slots__ = ("_arguments", "_is_object", "_scan", "name", "number")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, room: ScanRoom) -> None:
+        """`number` is its index among the calls of the response, which share `room`."""
         self.number = number
         self.name = ""
-        self.arguments: list[str] = []
+        self._arguments: list[str] = []
+        self._scan = ObjectScan(room)
+        self._is_object: bool | None = None
+
+    @property
+    def has_arguments(self) -> bool:
+        """Whether it has any yet."""
+        return bool(self._arguments)
+
+    def append(self, text: str) -> None:
+        """Add a fragment of its arguments."""
+        self._arguments.append(text)
+        self._scan.add(text)
 
     @property
     def is_whole(self) -> bool:
-        """Whether the arguments are a JSON object; parsed for fragments that may end it."""
-        last = self.arguments[-1].rstrip() if self.arguments else ""
-        if last and not last.endswith("}"):
+        """Whether the arguments are a JSON object; parsed once, when it has ended."""
+        if not self._scan.is_closed:
             return False
-        try:
-            return isinstance(parse_json("".join(self.arguments).encode()), dict)
-        except ValueError:
-            return False
+        if self._is_object is None:
+            try:
+                self._is_object = isinstance(parse_json("".join(self._arguments).encode()), dict)
+            except ValueError:
+                self._is_object = False
+        return self._is_object
 
 
 class ToolCallReader:
@@ -60,6 +75,7 @@ class ToolCallReader:
         self._by_id: dict[str, _OpenCall] = {}
         self._by_index: dict[int | str | None, _OpenCall] = {}
         self._count = 0
+        self._room = ScanRoom()
 
     def __bool__(self) -> bool:
         """Whether the response has a call."""
@@ -80,7 +96,7 @@ class ToolCallReader:
         name, arguments = function.get("name") or None, function.get("arguments")
         text = arguments_text(arguments) if arguments else None
         known = self._open_call(index, id, name, text)
-        call = known or _OpenCall(self._count)
+        call = known or _OpenCall(self._count, self._room)
         if known is None:
             self._count += 1
             id = id or self._new_id(call.number)
@@ -88,7 +104,7 @@ class ToolCallReader:
         self._by_index[index] = self._by_index[None] = call
         call.name = name or call.name
         if text:
-            call.arguments.append(text)
+            call.append(text)
         return ToolCallDelta(index=call.number, id=None if known else id, name=name, arguments=text)
 
     def _open_call(
@@ -100,7 +116,7 @@ class ToolCallReader:
         call = self._by_index.get(index)
         if call is None or not name:
             return call
-        is_another = bool(call.name) and name != call.name and bool(call.arguments)
+        is_another = bool(call.name) and name != call.name and call.has_arguments
         return None if is_another or (text and call.is_whole) else call
 
     def _new_id(self, number: int) -> str:

@@ -10,6 +10,7 @@ from api_shim.openai.responses.events import ResponseBuilder
 from api_shim.openai.responses.items import EarlierResponses
 from api_shim.openai.responses.request import ResponseBody, to_request
 from api_shim.openai.responses.response import ResponseFacts
+from api_shim.openai.responses.response_tools import text_of
 from contract.chat import NamedTool
 from contract.events import Delta, Done, EventId, Frame
 
@@ -196,3 +197,8 @@ def test_different_tools_do_not_become_one_function(first: dict[str, Any], field
 def test_a_tool_that_is_sent_twice_is_no_fault() -> None:
     request = to_request(body(tools=[TOOLS[2], TOOLS[2]]), EarlierResponses())
     assert [tool.name for tool in request.tools] == ["team__close"] * 2
+
+
+@pytest.mark.parametrize("text", ['{"input":[' + "[]," * 60_000 + "[]]}", '{"input":NaN}'])
+def test_arguments_that_cannot_be_read_are_the_text_of_a_custom_tool(text: str) -> None:
+    assert text_of(text) == text

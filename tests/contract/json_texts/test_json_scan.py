@@ -1,6 +1,6 @@
 """What a JSON text holds is counted as it is, whatever its strings look like.
 
-Subjects: relay/admission/json_scan.py, api_shim/bodies/large_json.py.
+Subjects: contract/json_texts/json_scan.py, api_shim/bodies/large_json.py.
 """
 
 import json
@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api_shim.bodies.large_json import parse_large
-from relay.admission import json_scan
-from relay.admission.json_scan import (
+from contract.json_texts import json_scan
+from contract.json_texts.json_scan import (
     LARGE_BYTES,
     JsonBounds,
     TooMuch,

@@ -134,6 +134,12 @@ FILE_SIZES: Final = "fleet:stored:sizes"
 FILE_BYTES: Final = "fleet:stored:bytes"
 """Hash of the sums of those: of each tenant by `=<tenant>`, and of `all`."""
 
+SUSPECTS: Final = "fleet:suspects"
+"""Set of keys over which a command or script has failed, for the maintainer to look at."""
+
+DAMAGED: Final = "fleet:damaged"
+"""Hash of keys that were set aside: key to `<unix time> <the type that was found>`."""
+
 HELD: Final = "fleet:held"
 """Sorted set of stored files that batches read: name by the unix time until which they may."""
 
@@ -416,6 +422,11 @@ def live_batches(tenant: str) -> str:
 def webhook_secrets(tenant: str) -> str:
     """Hash of a tenant's signing secrets: id of the webhook to JSON."""
     return f"fleet:t:{tenant}:webhook:secrets"
+
+
+def damaged(key: str) -> str:
+    """What was found in place of a key, of another type: for somebody to look at."""
+    return f"fleet:damaged:{key}"
 
 
 def audit_of(tenant: str) -> str:

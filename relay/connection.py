@@ -14,11 +14,10 @@ import re
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
 from ssl import SSLError
 from typing import Any, Final, Generic, NamedTuple, Self, TypeVar, cast
-from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool, parse_url
@@ -33,10 +32,11 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from contract import redis_keys
 from contract.errors import NewerVersion, RelayFull, RelayUnavailable
 from contract.wire import UNREADABLE
 from relay.multiplexer import LargeWord, Multiplexer, Reads, failed_at
-from relay.settings import RelaySettings
+from relay.settings import RelaySettings, address
 from telemetry.relay_observer import RelayObserver
 from telemetry.repeated_warnings import RepeatedWarnings
 
@@ -78,10 +78,8 @@ _CONNECT_TIMEOUT_S = 5.0
 _FIRST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 5.0
 _FULL_S: Final = 10.0
-_JOB_BYTES: Final = 4096
-"""Of Redis's memory, for a job that waits with a small request."""
-_LEAST_QUEUE_BYTES: Final = 2**20
-"""Which a queue may keep in the smallest Redis."""
+_JOB_BYTES: Final = 4096  # of Redis's memory, for a job that waits with a small request
+_LEAST_QUEUE_BYTES: Final = 2**20  # which a queue may keep in the smallest Redis
 _LONGEST_WHY: Final = 200
 _MOST_KEYS_NAMED: Final = 32
 """Keys of one script that are named because one of them is damaged: its first ones."""
@@ -302,6 +300,8 @@ class Connection:
         """
         keys, now = keys[:_MOST_KEYS_NAMED], time.monotonic()
         which = "\n".join(keys)
+        if not keys:
+            await self._suspect(["?"])
         if not keys or now - self._looked_at.get(which, -math.inf) < _LOOK_AGAIN_S:
             return
         if len(self._looked_at) >= _LOOKED_AT:
@@ -311,9 +311,16 @@ class Connection:
             types = await self._multiplexer.send([("TYPE", key) for key in keys])
         except (RedisError, OSError):
             return
+        await self._suspect(keys)
         kinds = [kind.decode() for kind in types]
         found = [f"{key} ({kind})" for key, kind in zip(keys, kinds, strict=True) if kind != "none"]
         self._damage.warn("one of these is damaged: %s: %s", ", ".join(found), error)
+
+    async def _suspect(self, keys: Sequence[str]) -> None:
+        """Have the maintainer look at keys, and at all shared ones (relay/repair)."""
+        note = [("SADD", redis_keys.SUSPECTS, *keys), ("EXPIRE", redis_keys.SUSPECTS, 3600)]
+        with suppress(RedisError, OSError):
+            await self._multiplexer.send(note)
 
     async def name_other_types(self, keys: Sequence[str]) -> None:
         """Log those of these keys that MGET takes for none, although they exist as another type.
@@ -347,6 +354,7 @@ class Connection:
             (reply,) = await self._sent([command])
         except DamagedKey as error:
             self.pass_over(_keys_of(command)[-1], error.__cause__ or error)
+            await self._suspect(_keys_of(command))
             return None
         return reply
 
@@ -457,14 +465,6 @@ def _keys_of(command: Sequence[Argument]) -> Sequence[str]:
     if command[0] in ("EVALSHA", "EVAL"):
         return [str(key) for key in command[3 : 3 + int(str(command[2]))]]
     return [str(command[2 if command[0] == "MEMORY" else 1])] if len(command) > 1 else []
-
-
-def address(settings: RelaySettings) -> str:
-    """Where Redis is, without user and password: `host:port`, or the path of a unix socket."""
-    parts = urlsplit(settings.redis_url.get_secret_value())
-    if parts.scheme == "unix":
-        return parts.path
-    return f"{parts.hostname or '127.0.0.1'}:{parts.port or 6379}"
 
 
 def tls_options(settings: RelaySettings) -> dict[str, Any]:

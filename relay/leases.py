@@ -337,7 +337,7 @@ class Leases:
         Returns whether it was; raises RelayUnavailable.
         """
         state = await self._records.state(job_id)
-        facts = state and await self._facts(job_id, state)
+        facts = state and await self.facts(job_id, state)
         if state is None or facts is None:
             await self._set_aside_if_there(queue, job_id)
             return False
@@ -358,8 +358,11 @@ class Leases:
             await self.set_aside(queue, job_id)
         return moved > 0
 
-    async def _facts(self, job_id: str, state: JobState) -> str | None:
-        """What a claim needs of a job that its queue may have lost; None if that is damaged."""
+    async def facts(self, job_id: str, state: JobState) -> str | None:
+        """What a claim needs of a job that its queue may have lost (JSON); None: it is damaged.
+
+        Raises RelayUnavailable.
+        """
         try:
             known = state.facts or await self._older(job_id)
             return restored(known, state.created_at, _due(state, self._connection.now()))

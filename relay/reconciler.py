@@ -29,6 +29,7 @@ from relay.idempotency import Idempotency
 from relay.leases import Leases
 from relay.parents import Parents
 from relay.records import Records
+from relay.repair.damaged_keys import DamagedKeys
 from relay.room.room_maker import RoomMaker
 from relay.scripts.loader import load
 from relay.subscriber import Subscription
@@ -64,6 +65,7 @@ class Reconciler:
         self._limits = TenantLimits(connection)
         self._moves = Moves(connection)
         self._room = RoomMaker(connection)
+        self._damaged = DamagedKeys(connection)
         self._making_room = asyncio.Lock()
         self.moved = 0
         """Jobs that the last pass moved to another target of their alias."""
@@ -76,6 +78,9 @@ class Reconciler:
         passing_over, restored = self._connection.passing_over, 0
         # These first: a full Redis refuses others what they write, and what is in no ledger stays.
         await self.make_room()
+        with passing_over("a damaged key"):
+            for job_id in await self._damaged.mend():
+                restored += await self._restore_one(job_id)
         with passing_over("the usage of a tenant"):
             await self._settlement.settle(self._connection.settings.reap_s / 2)
         with passing_over("a deadline"):
@@ -160,9 +165,14 @@ class Reconciler:
         settled = self._connection.now() - _SETTLED_S
         restored = 0
         for job_id in await self._lost([id for id, created_at in rows if created_at < settled]):
-            with self._connection.passing_over(redis_keys.record(job_id)):
-                restored += await self._restore(job_id)
+            restored += await self._restore_one(job_id)
         return restored
+
+    async def _restore_one(self, job_id: str) -> bool:
+        restored = False
+        with self._connection.passing_over(redis_keys.record(job_id)):
+            restored = await self._restore(job_id)
+        return restored  # noqa: RET504 - False where it was passed over
 
     async def _lost(self, ids: Sequence[bytes]) -> list[str]:
         """Those of these jobs that their queue has lost, by what it knows of its jobs.

@@ -2,6 +2,7 @@
 
 import os
 from typing import Annotated, Any, Final, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -137,3 +138,11 @@ class RelaySettings(FleetSettings):
                 f"{self.lease_s:g}, because a lease that is renewed later has expired"
             )
         return self
+
+
+def address(settings: RelaySettings) -> str:
+    """Where Redis is, without user and password: `host:port`, or the path of a unix socket."""
+    parts = urlsplit(settings.redis_url.get_secret_value())
+    if parts.scheme == "unix":
+        return parts.path
+    return f"{parts.hostname or '127.0.0.1'}:{parts.port or 6379}"

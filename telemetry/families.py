@@ -92,6 +92,11 @@ COUNTED: Final = (
         "tenant",
     ),
     _counted(
+        "keys_set_aside_total",
+        "Shared keys in Redis that were of another type, and were set aside.",
+        "key",
+    ),
+    _counted(
         "tokens_total",
         "Tokens as backends counted them: in (prompts) and out (answers).",
         "queue", "model", "direction",

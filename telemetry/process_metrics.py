@@ -59,6 +59,10 @@ class ProcessMetrics(RelayObserver):
         self.series.count("jobs_removed_early_total", self.tenants.label(tenant), by=jobs)
 
     @override
+    def on_set_aside(self, key: str) -> None:
+        self.series.count("keys_set_aside_total", key)
+
+    @override
     def on_ended(self, queue: str, priority: str, tenant: str, outcome: str) -> None:
         self.series.count("jobs_total", kind_of(queue), queue, outcome, priority)
         self.series.count("tenant_jobs_total", self.tenants.label(tenant), outcome)

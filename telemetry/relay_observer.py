@@ -29,6 +29,9 @@ class RelayObserver:
     def on_removed_early(self, tenant: str, jobs: int) -> None:
         """Receive how many ended jobs of a tenant were removed before their time."""
 
+    def on_set_aside(self, key: str) -> None:
+        """Receive that a damaged key was set aside: its name, with `*` for what it is of."""
+
     def on_ended(self, queue: str, priority: str, tenant: str, outcome: str) -> None:
         """Receive that this process has ended a job: `cancelled`, `failed` or `dead`.
 

@@ -24,7 +24,7 @@ from contract.requests import Kind
 
 _MODULES: Final = (
     "client eval evalsha hello hkeys hscan hvals info memory|usage ping psubscribe select"
-    " srandmember subscribe type unsubscribe xrevrange xtrim zrevrangebyscore zrevrank zscan"
+    " spop srandmember subscribe type unsubscribe xrevrange xtrim zrevrangebyscore zrevrank zscan"
 )
 """What the relay's modules send besides."""
 _CELERY: Final = "brpop exec multi punsubscribe rpop script|exists script|load unwatch watch"

@@ -136,6 +136,24 @@ class QueuePauses:
             _log.info("queue %s: %s", queue, wanted.text if wanted else "it runs again")
         return True
 
+    async def without(self, queue: str, lost: str) -> list[str]:
+        """What is to be stored in place of a queue's damaged schedule or paused, the key `lost`.
+
+        A queue that is paused stays so, until an admin resumes it. Empty: nothing. Raises
+        RelayUnavailable.
+        """
+        key = redis_keys.schedule(queue)
+        others = [each for each in (key, redis_keys.paused(queue)) if each != lost]
+        (text,) = await self._connection.replies([("GET", others[0])])
+        if not text:
+            return []
+        now = await self._now()
+        if lost == key:
+            pause = _Pause(since=round(now, 3), reason="its schedule was damaged: resume it")
+            return [Schedule(pause=pause).text]
+        wanted = _text(pause_at(self._read(queue, text.decode(errors="replace")), now))
+        return [wanted] if wanted else []
+
     async def _change(
         self, queue: str, change: Callable[[Schedule, float], Schedule]
     ) -> QueuePause | None:

@@ -132,7 +132,7 @@ def may_write() -> ScriptCall[bool]:
 
 def expect(arrival: Arrival) -> ScriptCall[Place]:
     """Where `enqueue` would put a job now; writes nothing."""
-    return ScriptCall(load("queues/expect"), _keys(arrival.queue), _arriving(arrival), _place)
+    return ScriptCall(load("queues/expect"), queue_keys(arrival.queue), _arriving(arrival), _place)
 
 
 def enqueue(arrival: Arrival, ticket: str) -> ScriptCall[Place]:
@@ -143,7 +143,7 @@ def enqueue(arrival: Arrival, ticket: str) -> ScriptCall[Place]:
     jobs, the ticket is pushed.
     """
     turn, queue = arrival.turn, arrival.queue
-    keys = [*_keys(queue), redis_keys.homes(queue), redis_keys.addresses(queue)]
+    keys = [*queue_keys(queue), redis_keys.homes(queue), redis_keys.addresses(queue)]
     about: list[Argument] = ["", 0, ""]
     if turn is not None:
         keys += [redis_keys.turns(turn.conversation), redis_keys.behind(queue)]
@@ -173,14 +173,14 @@ def claim(
     filter holds are delayed for `HELD_S`, up to 100 in a call.
     """
     args: list[Argument] = [
-        *_head(queue), worker, VERSION, lease_s, look_ahead, int(claim_filter.batch),
+        *queue_head(queue), worker, VERSION, lease_s, look_ahead, int(claim_filter.batch),
         "drains" if claim_filter.drains else int(claim_filter.cold), patience.model_s,
         _filter_json(claim_filter), idle_slots.slots, IDLE_S, idle_slots.member, *ended,
         patience.conversation_s, redis_keys.turns("*"), redis_keys.record("*"),
         redis_keys.wake_channel("*"),
     ]  # fmt: skip
     homes, addresses = redis_keys.homes(queue), redis_keys.addresses(queue)
-    keys = [*_keys(queue), drained, homes, addresses, redis_keys.behind(queue)]
+    keys = [*queue_keys(queue), drained, homes, addresses, redis_keys.behind(queue)]
     return ScriptCall(load("queues/claim"), keys, args, _picked)
 
 
@@ -206,8 +206,8 @@ def release(queue: str, job_id: str, holder: str, drained: str) -> ScriptCall[st
 
     Returns its holder; if it had one, the job is counted in `drained` (a key).
     """
-    args = [*_head(queue), job_id, holder]
-    return ScriptCall(load("queues/release"), [*_keys(queue), drained], args, _text)
+    args = [*queue_head(queue), job_id, holder]
+    return ScriptCall(load("queues/release"), [*queue_keys(queue), drained], args, _text)
 
 
 def supersede(queue: str, job_id: str, attempt: int, drained: str) -> ScriptCall[bool]:
@@ -216,8 +216,8 @@ def supersede(queue: str, job_id: str, attempt: int, drained: str) -> ScriptCall
     Returns whether it is there as this attempt or a later one: then it stays. One that was held is
     counted in `drained` (a key).
     """
-    args: list[Argument] = [*_head(queue), job_id, attempt]
-    return ScriptCall(load("queues/supersede"), [*_keys(queue), drained], args, bool)
+    args: list[Argument] = [*queue_head(queue), job_id, attempt]
+    return ScriptCall(load("queues/supersede"), [*queue_keys(queue), drained], args, bool)
 
 
 def withdraw(queue: str, job_id: str) -> ScriptCall[bool]:
@@ -225,7 +225,9 @@ def withdraw(queue: str, job_id: str) -> ScriptCall[bool]:
 
     Without its queue a job is lost until `give_back` or `enqueue`; the reconciler finds it.
     """
-    return ScriptCall(load("queues/withdraw"), _keys(queue), [*_head(queue), job_id], bool)
+    return ScriptCall(
+        load("queues/withdraw"), queue_keys(queue), [*queue_head(queue), job_id], bool
+    )
 
 
 def forget(queue: str, worker: str) -> ScriptCall[int]:
@@ -243,8 +245,8 @@ def give_back(
     It waits again after `delay_s` seconds. `facts` (JSON) are for a job whose facts are lost.
     Returns 1 if it was moved, 0 if not; -1: the facts are needed, and damaged.
     """
-    args: list[Argument] = [*_head(queue), job_id, old, new, delay_s, ticket, facts]
-    return ScriptCall(load("queues/give_back"), _keys(queue), args, int)
+    args: list[Argument] = [*queue_head(queue), job_id, old, new, delay_s, ticket, facts]
+    return ScriptCall(load("queues/give_back"), queue_keys(queue), args, int)
 
 
 def wake(queue: str, idle_s: int, tickets: Sequence[str] = ()) -> ScriptCall[Woken]:
@@ -253,8 +255,8 @@ def wake(queue: str, idle_s: int, tickets: Sequence[str] = ()) -> ScriptCall[Wok
     No ticket is missing while the queue is paused. Removes the name of a queue that was empty for
     `idle_s` seconds and has no schedule.
     """
-    args: list[Argument] = [*_head(queue), idle_s, *tickets]
-    keys = [*_keys(queue), redis_keys.schedule(queue)]
+    args: list[Argument] = [*queue_head(queue), idle_s, *tickets]
+    keys = [*queue_keys(queue), redis_keys.schedule(queue)]
     return ScriptCall(load("queues/wake"), keys, args, _woken)
 
 
@@ -268,15 +270,15 @@ def schedule(
     `until` has passed.
     """
     until_ms: Argument = "" if until is None else int(until * 1000)
-    args: list[Argument] = [*_head(queue), seen, new, why, until_ms]
-    keys = [*_keys(queue), redis_keys.schedule(queue)]
+    args: list[Argument] = [*queue_head(queue), seen, new, why, until_ms]
+    keys = [*queue_keys(queue), redis_keys.schedule(queue)]
     return ScriptCall(load("queues/schedule"), keys, args, bool)
 
 
 def unblock(queue: str, job_id: str, due: float) -> ScriptCall[bool]:
     """Have a job that waits for other jobs join the backlog at a time (unix seconds)."""
-    args: list[Argument] = [*_head(queue), job_id, f"{due:.6f}"]
-    return ScriptCall(load("queues/unblock"), _keys(queue), args, bool)
+    args: list[Argument] = [*queue_head(queue), job_id, f"{due:.6f}"]
+    return ScriptCall(load("queues/unblock"), queue_keys(queue), args, bool)
 
 
 def oldest(queue: str, limit: int = 100) -> ScriptCall[str | None]:
@@ -366,7 +368,7 @@ def _by_tenant(fields: dict[bytes, int]) -> dict[str, int]:
     }
 
 
-def _keys(queue: str) -> list[str]:
+def queue_keys(queue: str) -> list[str]:
     """The first keys of every script of a queue: relay/lua/shared/queue.lua names them."""
     return [
         redis_keys.backlog(queue),
@@ -387,14 +389,15 @@ def _keys(queue: str) -> list[str]:
     ]
 
 
-def _head(queue: str) -> list[str]:
+def queue_head(queue: str) -> list[str]:
+    """The first arguments of every script of a queue."""
     return [queue, redis_keys.line(queue, "*")]
 
 
 def _arriving(arrival: Arrival) -> list[Argument]:
     limits = ["" if bound is None else bound for bound in arrival.bounds]
     return [
-        *_head(arrival.queue), arrival.job_id, arrival.facts, f"{arrival.share_s:.6f}",
+        *queue_head(arrival.queue), arrival.job_id, arrival.facts, f"{arrival.share_s:.6f}",
         arrival.flow, arrival.tenant, *limits,
     ]  # fmt: skip
 

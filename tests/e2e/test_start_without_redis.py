@@ -14,8 +14,7 @@ from support.redis_server import RedisServer
 from support.relay import relay_on
 
 from contract.chat import ChatRequest, Message
-from relay.connection import address
-from relay.settings import RelaySettings
+from relay.settings import RelaySettings, address
 
 WAITING = "waiting for it (FLEET_REDIS_URL)"
 

@@ -146,7 +146,7 @@ async def test_a_check_of_a_hundred_idle_queues_costs_a_few_commands(redis_url: 
             await relay.reconciler.reconcile()
             cost = await calls(relay) - before - 1  # the question itself
 
-        assert cost <= 20
+        assert cost <= 21
 
 
 async def test_what_waits_in_one_of_many_queues_is_woken(redis_url: str) -> None:

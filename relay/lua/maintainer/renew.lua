@@ -4,8 +4,8 @@
 -- it.
 local maintainer = KEYS[1]
 local worker, ttl_ms, channel = unpack(ARGV)
-local holder = redis.call('GET', maintainer)
-if holder and holder ~= worker then return 0 end
+local holder = redis.pcall('GET', maintainer)  -- a table: of another type, and replaced
+if type(holder) == 'string' and holder ~= worker then return 0 end
 redis.call('SET', maintainer, worker, 'PX', ttl_ms)
 redis.call('PUBLISH', channel, worker)
 return 1

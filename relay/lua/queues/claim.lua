@@ -158,7 +158,8 @@ end
 local function first(set, least)
     local from, seen = 0, 0
     while seen <= most_left do
-        local found = redis.call('ZRANGE', set, from, from + look_ahead - 1, 'WITHSCORES')
+        local found = redis.pcall('ZRANGE', set, from, from + look_ahead - 1, 'WITHSCORES')
+        if found.err then return nil end  -- damaged: the maintainer makes it anew
         local was_left, gone = false, 0
         for i = 1, #found, 2 do
             local id, job = found[i], known(found[i])

@@ -3,7 +3,8 @@
 --   paused scheduled
 -- ARGV queue line_pattern
 -- Keys beyond KEYS: line(variant), the part of the backlog for one model with one context length.
--- Defines wait, leave and revive, which move a job (wait also one that waits already); virtual_start, and arrive, which gives a job its
+-- Defines wait, leave and revive, which move a job (wait also one that waits already); list, which adds
+-- a waiting job to the lists beside the backlog; virtual_start, and arrive, which gives a job its
 -- place in the order; known and note, which read and write its facts. A scheduled job has due, share
 -- and flow in its facts (relay/order.py) until it arrives.
 -- include shared/time.lua
@@ -13,9 +14,12 @@ local backlog, urgent, delayed, facts, leases, holders, clocks, load, queues, ti
 local queue = ARGV[1]
 local line = keys_like(ARGV[2])
 local function variant(job) return job.ctx and job.model .. '#ctx=' .. job.ctx or job.model end
+-- A line of another type keeps no job waiting: those that ask for any model find it. The maintainer
+-- sees it in lines, and makes it anew (repair/place).
 local function head_changed(name)
-    local head = redis.call('ZRANGE', line(name), 0, 0, 'WITHSCORES')
-    if head[1] then redis.call('ZADD', lines, head[2], name)
+    local head = redis.pcall('ZRANGE', line(name), 0, 0, 'WITHSCORES')
+    if head.err then redis.call('ZADD', lines, exact(now), name)
+    elseif head[1] then redis.call('ZADD', lines, head[2], name)
     else redis.call('ZREM', lines, name) end
 end
 -- Fields of facts that are read, by the type that they must have.
@@ -87,17 +91,20 @@ local function note_behind(behind, conversation)
     end
     redis.call('EXPIRE', behind, 86400)
 end
+local function list(id, job, score)
+    redis.call('ZADD', arrivals, 'NX', exact(job.at or now), id)
+    if not job.batch then redis.call('ZADD', urgent, score, id) end
+    if job.model then
+        redis.pcall('ZADD', line(variant(job)), score, id)
+        head_changed(variant(job))
+    end
+    redis.call('ZADD', queues, exact(now), queue)
+end
 local function wait(id, job)
     local score = exact(job.start + job.slack + (job.behind and behind_s or 0))
     if redis.call('ZREM', delayed, id) == 1 then count(job, -1, scheduled) end
     if redis.call('ZADD', backlog, score, id) == 1 then count(job, 1, load) end
-    redis.call('ZADD', arrivals, 'NX', exact(job.at or now), id)
-    if not job.batch then redis.call('ZADD', urgent, score, id) end
-    if job.model then
-        redis.call('ZADD', line(variant(job)), score, id)
-        head_changed(variant(job))
-    end
-    redis.call('ZADD', queues, exact(now), queue)
+    list(id, job, score)
 end
 local function leave(id, job)
     if redis.call('ZREM', backlog, id) == 1 and job then count(job, -1, load) end
@@ -105,7 +112,7 @@ local function leave(id, job)
     if redis.call('ZREM', delayed, id) == 1 and job then count(job, -1, scheduled) end
     redis.call('ZREM', arrivals, id)
     if job and job.model then
-        redis.call('ZREM', line(variant(job)), id)
+        redis.pcall('ZREM', line(variant(job)), id)
         head_changed(variant(job))
     end
 end

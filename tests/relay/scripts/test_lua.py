@@ -37,6 +37,7 @@ from relay.connection import ScriptCall
 from relay.deletion import tenant_deletions
 from relay.metrics import totals
 from relay.order import Arrival, Bounds, ClaimFilter
+from relay.repair import damaged_keys, index_rebuild, queue_rebuild
 from relay.room import orphaned_keys, room_maker, room_state
 from relay.scripts import batches, jobs, queues, table_scripts, turn_scripts
 from relay.scripts.loader import load, source
@@ -189,6 +190,11 @@ CALLS: dict[str, ScriptCall[Any]] = {
         Webhook(id="wh_1", tenant="t", created_at=0.0), b"", "{}"
     ),
     "webhooks/replay": delivery_queue.replay(RECEIVER, [DELIVERY], QUEUE_LIMITS),
+    "repair/look": damaged_keys.look(0, 1),
+    "repair/set_aside": damaged_keys.rename(redis_keys.holders(QUEUE), "hash", 1.0, ["a", "b"]),
+    "repair/place": queue_rebuild.place(QUEUE, 1.0, [True, True], [JOB]),
+    "repair/note_facts": queue_rebuild.note_facts(QUEUE, [JOB, "{}"]),
+    "repair/index": index_rebuild.add([redis_keys.LIVE, redis_keys.QUEUES], [1, JOB, 1, QUEUE]),
     "room/survey": room_maker.survey([JOB, OTHER]),
     "room/remove": room_maker.remove([JOB], {"t": 1}, 1.0, 1.0),
     "room/tell": room_state.tell(room_state.RoomState(mark_bytes=1, tenants={}), 1),

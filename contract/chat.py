@@ -88,7 +88,9 @@ LONGEST_CALLED: Final = 1024
 """Characters of a tool's name in a message: a model may have made it up."""
 CallId = Annotated[str, Field(max_length=LONGEST_CALL_ID)]
 CalledName = Annotated[str, Field(max_length=LONGEST_CALLED)]
-StopText = Annotated[str, Field(max_length=4096)]
+LONGEST_STOP: Final = 4096
+"""Characters."""
+StopText = Annotated[str, Field(max_length=LONGEST_STOP)]
 """A text that ends an answer."""
 
 

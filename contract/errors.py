@@ -77,6 +77,7 @@ class FleetError(Exception):
 
     def __init__(self, message: str, *, retry_after_s: float | None = None, **facts: Any) -> None:
         """Take the message, the seconds to wait if known, and fields for a client's program."""
+        message = message[:8000]  # a backend's words are in many
         super().__init__(message)
         self.facts = facts
         self.message = message

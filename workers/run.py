@@ -90,6 +90,7 @@ from workers.backends.protocols import (
     capabilities,
     ungranted,
 )
+from workers.backends.tools import demand_calls
 from workers.backends.vector_rows import unit_vectors
 from workers.continuation import Continuation, EarlierOutput, Fresh, Plan, plan
 from workers.image_fetch import ImageFetcher
@@ -330,6 +331,7 @@ class Run:
                     done = self._whole(event, ignored, started_at, first_at)
                     self.attempt_log.append(done)
                     return done
+                demand_calls(event)
                 if first_at is None and _is_output(event):
                     first_at = asyncio.get_running_loop().time()
                 await self._append(event)

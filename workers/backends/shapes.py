@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from contract.errors import BackendError, BadAnswer, TruncatedStream
+from contract.json_texts.json_scan import TooMuch
 
 Fields = TypeVar("Fields")
 
@@ -29,6 +30,8 @@ LENIENT: Final = ConfigDict(extra="allow")
 """Unknown fields are allowed: servers add their own."""
 MOST: Final = 2**53
 """The greatest count or duration; JSON readers do not agree on greater integers."""
+_MOST_TOKENS: Final = 10**9
+"""Of one count; more would fill a tenant's ledger and limits with a number that is made up."""
 _MOST_DIGITS: Final = len(str(MOST))
 _NAMES: Final[tuple[tuple[type, str], ...]] = (
     (bool, "true or false"),
@@ -57,8 +60,10 @@ class Shape(Generic[Fields]):
 
 def invalid_json(error: ValueError, *, is_cut: bool) -> BackendError:
     """The error for invalid JSON: TruncatedStream if the stream ended inside it, else BadAnswer."""
-    if is_cut:
+    if is_cut and not isinstance(error, TooMuch):
         return TruncatedStream("the answer ended in the middle of its JSON")
+    if isinstance(error, TooMuch):
+        return BadAnswer(f"the backend's answer is too large: {error}")
     return BadAnswer(f"the backend's answer is not JSON: {error}")
 
 
@@ -115,15 +120,22 @@ def count(value: Any) -> int | None:
     return int(value) if 0 <= value <= MOST and value == int(value) else None
 
 
+def tokens(value: Any) -> int | None:
+    """A whole number of tokens, else None: also for more than any answer has."""
+    found = count(value)
+    return None if found is None or found > _MOST_TOKENS else found
+
+
 def _token_count(value: Any) -> int | None:
     """A count, None for null; raises ValueError for anything else."""
-    found = count(value)
+    found = tokens(value)
     if found is None and value is not None:
         raise ValueError("not a whole number")
     return found
 
 
-def _measure(value: Any) -> float | None:
+def measure(value: Any) -> float | None:
+    """A finite number, None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if -MOST <= value <= MOST else None
@@ -156,9 +168,11 @@ def items_with(field: str) -> Callable[[Any], Any]:
 
 Count = Annotated[int | None, BeforeValidator(count)]
 """A number of tokens, bytes or the like; None for anything else."""
+Tokens = Annotated[int | None, BeforeValidator(tokens)]
+"""A number of tokens; None for anything else."""
 TokenCount = Annotated[int | None, BeforeValidator(_token_count)]
 """A number of tokens or null; anything else makes the usage unknown."""
-Measure = Annotated[float | None, BeforeValidator(_measure)]
+Measure = Annotated[float | None, BeforeValidator(measure)]
 """A finite number; None for anything else."""
 Name = Annotated[str, BeforeValidator(_name)]
 OptionalText = Annotated[str | None, WrapValidator(none_if_invalid)]
@@ -172,3 +186,28 @@ Object = Annotated[dict[str, Any] | None, WrapValidator(none_if_invalid)]
 
 ANYTHING: Final[Shape[dict[str, Any]]] = Shape(dict[str, Any])
 """An object whose fields are not validated."""
+
+
+class DownloadSums:
+    """Bytes of the parts of one download, layers or files, of which each has its own progress."""
+
+    MOST_PARTS: Final = 10_000
+
+    def __init__(self) -> None:
+        """No part yet."""
+        self._parts: dict[str, tuple[int, int]] = {}
+        self.total_bytes = 0
+        self.completed_bytes = 0
+
+    def __bool__(self) -> bool:
+        """Whether there is a part."""
+        return bool(self._parts)
+
+    def put(self, part: str, total_bytes: int, completed_bytes: int) -> None:
+        """Take what is now told of a part; raises BadAnswer for one of too many."""
+        before = self._parts.get(part, (0, 0))
+        self._parts[part] = (total_bytes, completed_bytes)
+        if len(self._parts) > self.MOST_PARTS:
+            raise BadAnswer(f"the backend's download has more than {self.MOST_PARTS} parts")
+        self.total_bytes += total_bytes - before[0]
+        self.completed_bytes += completed_bytes - before[1]

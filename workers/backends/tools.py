@@ -1,8 +1,11 @@
-"""Tools in the JSON of Ollama and OpenAI-shaped servers: definitions out, call arguments in."""
+"""Tools in the JSON of Ollama and OpenAI-shaped servers: definitions out, calls in."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
 
-from contract.chat import Tool
+from contract.chat import LONGEST_CALL_ID, LONGEST_CALLED, Tool
+from contract.errors import BadAnswer
+from contract.events import Delta, Event
 from contract.json_lines import json_line
 
 
@@ -30,3 +33,36 @@ def arguments_text(arguments: Any) -> str:
     if arguments is None or arguments == "":
         return "{}"
     return arguments if isinstance(arguments, str) else json_line(arguments).decode()
+
+
+Call = TypeVar("Call")
+MOST_CALLS: Final = 1024
+"""Of one answer, and fragments in one chunk: as many as a request may have tools."""
+
+
+def few_calls(calls: Sequence[Call] | None) -> Sequence[Call]:
+    """The calls of a chunk, none for null; raises BadAnswer if they are too many."""
+    if len(calls or ()) > MOST_CALLS:
+        raise BadAnswer(f"the backend's answer has more than {MOST_CALLS} tool calls in a chunk")
+    return calls or ()
+
+
+def demand_calls(event: Event) -> None:
+    """Raise BadAnswer for calls that could not be sent back: too many, an endless name or id.
+
+    Calls are numbered from 0.
+    """
+    if not isinstance(event, Delta):
+        return
+    for call in event.tool_calls or ():
+        if not 0 <= call.index < MOST_CALLS:
+            raise BadAnswer(f"the backend's answer has more than {MOST_CALLS} tool calls")
+        for what, text, most in (
+            ("name", call.name, LONGEST_CALLED),
+            ("id", call.id, LONGEST_CALL_ID),
+        ):
+            if len(text or "") > most:
+                raise BadAnswer(
+                    f"the backend's answer has a tool call whose {what} has more than {most}"
+                    " characters"
+                )

@@ -17,7 +17,7 @@ from contract.errors import (
 from contract.events import Delta, Done, FinishReason, ToolCallDelta, Usage
 from workers.backends.google.requests import SIGNATURE, PartOrder, call_meta
 from workers.backends.http.decoders import BARE, Sse
-from workers.backends.http.error_table import error_from, error_in
+from workers.backends.http.error_table import ERROR_BODY_BYTES, error_from, error_in
 from workers.backends.http.json_text import StreamJson
 from workers.backends.shapes import invalid_json
 from workers.backends.tools import arguments_text
@@ -166,6 +166,8 @@ def usage(metadata: dict[str, Any]) -> Usage | None:
 
 
 _DONE: Final = b"[DONE]"
+_MOST_BARE: Final = 1000
+"""Lines of an error's JSON: all so far are parsed for each that may be the last."""
 
 
 class ChunkReader:
@@ -180,6 +182,7 @@ class ChunkReader:
         self._sse = Sse()
         self._texts = StreamJson()
         self._bare: list[bytes] = []
+        self._bare_bytes = 0
 
     def feed(self, packet: bytes) -> Iterator[dict[str, Any]]:
         """The chunks that these bytes complete."""
@@ -213,11 +216,14 @@ class ChunkReader:
                     yield self._checked(value)
 
     def _add_bare(self, line: bytes) -> None:
-        """Collect a bare line; raises the error once the JSON is complete.
+        """Collect a bare line; raises the error once the JSON is complete, or too long for one.
 
         The connection may stay open, so a closing brace at the start of a line is the end.
         """
         self._bare.append(line)
+        self._bare_bytes += len(line) + 1
+        if self._bare_bytes > ERROR_BODY_BYTES or len(self._bare) > _MOST_BARE:
+            raise error_from(0, b"\n".join(self._bare), secrets=self._secrets)
         if len(self._bare) == 1 or line.rstrip() in {b"}", b"]", b"}]"}:
             try:
                 value = from_json(b"\n".join(self._bare))

@@ -27,6 +27,8 @@ from workers.backends.google import requests as wire
 from workers.backends.google.chunks import ChunkReader, GeminiChunks
 from workers.backends.http.client import QUICK_S, BackendClient, BackendResponse, Signer
 from workers.backends.http.connections import HttpTransport
+from workers.backends.http.decoders import MOST_TEXT_BYTES
+from workers.backends.http.json_text import size_of_vectors
 from workers.backends.protocols import Stream
 from workers.backends.vector_rows import VectorRows, batches, unit
 
@@ -122,8 +124,9 @@ class Gemini:
         for texts in batches(request.input, EMBED_BATCH):
             body = wire.to_embed(request, model, texts)
             answer = await self._client.json(
-                "POST", path, body, shape=shapes.EMBEDDINGS, pooled=True
-            )
+                "POST", path, body, shape=shapes.EMBEDDINGS, pooled=True,
+                size=size_of_vectors(len(texts)),
+            )  # fmt: skip
             rows.spend((answer.get("usageMetadata") or {}).get("promptTokenCount"))
             found = [item.get("values") for item in answer.get("embeddings") or ()]
             if request.dimensions is not None:
@@ -173,7 +176,7 @@ class Gemini:
         """Yield parsed chunks; raises the BackendError of an error chunk."""
         reader = ChunkReader(self._client.secrets)
         if answer.content_type == "application/json":
-            for chunk in reader.whole(await answer.read()):
+            for chunk in reader.whole(await answer.whole(MOST_TEXT_BYTES)):
                 yield chunk
             return
         async with aclosing(answer.packets()) as packets:

@@ -21,6 +21,7 @@ from workers.backends.google.gemini import Gemini, resource
 from workers.backends.google.shapes import EMBEDDINGS
 from workers.backends.http.client import Signer
 from workers.backends.http.connections import HttpTransport
+from workers.backends.http.json_text import size_of_vectors
 from workers.backends.protocols import Stream
 from workers.backends.vector_rows import VectorRows, batches, unit
 
@@ -105,12 +106,16 @@ class Vertex(Gemini):
             content = {"parts": [{"text": texts[0]}]}
             path = self._path(request.model, "embedContent")
             sent = {"content": content, "embedContentConfig": options}
-            answer = await self._client.json("POST", path, sent, shape=EMBEDDINGS, pooled=True)
+            answer = await self._client.json(
+                "POST", path, sent, shape=EMBEDDINGS, pooled=True, size=size_of_vectors(1)
+            )
             spent = (answer.get("usageMetadata") or {}).get("promptTokenCount")
             return [(answer.get("embedding") or {}).get("values")], spent
         body = {"instances": [{"content": text} for text in texts], "parameters": options}
         path = self._path(request.model, "predict")
-        answer = await self._client.json("POST", path, body, shape=EMBEDDINGS, pooled=True)
+        answer = await self._client.json(
+            "POST", path, body, shape=EMBEDDINGS, pooled=True, size=size_of_vectors(len(texts))
+        )
         found = [item.get("embeddings") or {} for item in answer.get("predictions") or ()]
         counts = [(item.get("statistics") or {}).get("token_count") for item in found]
         spent = None if None in counts else sum(count or 0 for count in counts)

@@ -29,6 +29,7 @@ from contract.errors import (
     BadEndpoint,
     StaleConnection,
 )
+from contract.json_texts.json_scan import TooMuch
 from contract.sse import BYTE_ORDER_MARK
 from telemetry.plain_text import spellings
 from workers.backends.http.connections import (
@@ -38,17 +39,17 @@ from workers.backends.http.connections import (
     Outgoing,
     watch_reuse,
 )
-from workers.backends.http.error_table import error_from
+from workers.backends.http.error_table import ERROR_BODY_BYTES, error_from
 from workers.backends.http.foreign_errors import (
     FOREIGN_ERRORS,
     to_backend_error,
     was_dropped,
 )
 from workers.backends.http.idle_timeout import IdleTimeout
-from workers.backends.http.json_text import parse_json
+from workers.backends.http.json_text import LISTING, WHOLE, AnswerSize, parse_json
 from workers.backends.http.missing_paths import as_missing
 from workers.backends.http.read_pace import ReadPace
-from workers.backends.shapes import ANYTHING, Shape
+from workers.backends.shapes import ANYTHING, Shape, invalid_json
 
 MOST_PACKET_BYTES: Final = 16 * 1024
 """A fast backend fills the socket's buffer with a thousand chunks, which take a megabyte or two as
@@ -57,11 +58,8 @@ parsed JSON: so many of each of its streams were in memory at once."""
 
 QUICK_S: Final = 10.0
 """Timeout in seconds for requests that need no model: health, version, lists."""
-MOST_JSON_BYTES: Final = 512 * 2**20
-"""Of a whole answer: 8,192 vectors as text, or some large images."""
-MOST_READ_BYTES: Final = 32 * 2**20
-"""Of what a server tells about itself, as a list of its models."""
-ERROR_BODY_BYTES: Final = 64 * 1024
+_LARGE_BYTES: Final = 2**20
+"""More JSON is counted in a thread."""
 _DISTRUST_S: Final = 600.0
 """Prompts use new connections for so long after one has met a closed one: this server closes idle
 connections sooner than KEEP_IDLE_S."""
@@ -190,6 +188,13 @@ class BackendResponse:
                 break
         return b"".join(pieces)[:limit_bytes].removeprefix(BYTE_ORDER_MARK)
 
+    async def whole(self, most_bytes: int) -> bytes:
+        """The rest of the body; raises BadEndpoint for a larger one."""
+        raw = await self.read(most_bytes + 1)
+        if len(raw) > most_bytes:
+            raise BadEndpoint(f"{self._address} answered more than {most_bytes} bytes of JSON")
+        return raw
+
 
 class BackendClient:
     """An HTTP client for one base URL."""
@@ -259,29 +264,29 @@ class BackendClient:
         shape: Shape[Any] = ANYTHING,
         reads: bool = False,
         pooled: bool = False,
+        size: AnswerSize | None = None,
     ) -> dict[str, Any]:
         """Send a request as `open` does and return the JSON object of the response.
 
         A list becomes `{"data": [...]}`, an empty body {}. `limit_s` bounds the whole exchange.
+        `size`: how large it may be; if not said, LISTING for a GET, else WHOLE.
         Raises BackendError: BackendUnreachable after `limit_s`, BadEndpoint for a body that is
-        not JSON or too large, BadAnswer for fields that do not match `shape`.
+        not JSON or too large, BadAnswer for fields that do not match `shape`, or too many values.
         """
+        most = size or (LISTING if method == "GET" else WHOLE)
         try:
             async with asyncio.timeout(limit_s):
                 async with self.open(
                     method, path, body, accept="application/json", reads=reads, pooled=pooled
                 ) as answer:
-                    raw = await self._whole(answer, method, path)
+                    raw = await answer.whole(most.size_bytes)
         except TimeoutError:
             raise BackendUnreachable(
                 f"{self.url}{path} did not answer within {limit_s:g} s"
             ) from None
-        if not raw.strip():
+        if raw.isspace() or not raw:
             return {}
-        try:
-            parsed = parse_json(raw)
-        except ValueError:
-            raise BadEndpoint(f"{self.url}{path} did not answer with JSON") from None
+        parsed = await self._parsed(raw, most, path)
         # LM Studio responds to unknown paths with status 200 and an `error`.
         if isinstance(parsed, dict) and parsed.get("error"):
             raise error_from(answer.status, raw, answer.headers, secrets=self.secrets)
@@ -290,13 +295,16 @@ class BackendClient:
         )
         return fields
 
-    async def _whole(self, answer: BackendResponse, method: str, path: str) -> bytes:
-        """The body of an answer; raises BadEndpoint for one that is too large."""
-        most = MOST_READ_BYTES if method == "GET" else MOST_JSON_BYTES
-        raw = await answer.read(most + 1)
-        if len(raw) > most:
-            raise BadEndpoint(f"{self.url}{path} answered more than {most} bytes of JSON")
-        return raw
+    async def _parsed(self, raw: bytes, size: AnswerSize, path: str) -> Any:
+        """The value of a body; raises BadAnswer for too much, BadEndpoint for no JSON."""
+        try:
+            if len(raw) > _LARGE_BYTES:
+                return await asyncio.to_thread(parse_json, raw, size.bounds)
+            return parse_json(raw, size.bounds)
+        except TooMuch as error:
+            raise invalid_json(error, is_cut=False) from None
+        except ValueError:
+            raise BadEndpoint(f"{self.url}{path} did not answer with JSON") from None
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -19,9 +19,11 @@ BARE: Final = "bare"
 """Event name for a line that is not SSE, such as an error appended by a proxy."""
 
 
-MOST_LINE_BYTES: Final = 64 * 2**20
-"""Of a line or event of a backend. An image fits in; what has no end must not take all memory: a
-worker holds a line twice, and the value that it is parsed to."""
+MOST_TEXT_BYTES: Final = 16 * 2**20
+"""Of a line or event of a backend: four million tokens at once. What has no end must not take all
+memory, and what is parsed keeps all other jobs of the worker waiting."""
+MOST_IMAGE_BYTES: Final = 64 * 2**20
+"""Of an event that may have an image."""
 
 
 class Sse(EventStream[tuple[str, bytes]]):
@@ -32,7 +34,7 @@ class Sse(EventStream[tuple[str, bytes]]):
     """
 
     __slots__ = ()
-    limit_bytes = MOST_LINE_BYTES
+    limit_bytes = MOST_TEXT_BYTES
 
     @override
     def _made(self, name: str, id: bytes, data: bytes) -> tuple[str, bytes]:
@@ -45,6 +47,13 @@ class Sse(EventStream[tuple[str, bytes]]):
         return BARE, line
 
 
+class ImageSse(Sse):
+    """The same for events that may have an image."""
+
+    __slots__ = ()
+    limit_bytes = MOST_IMAGE_BYTES
+
+
 class Ndjson:
     """One JSON text per line; blank lines are skipped."""
 
@@ -53,7 +62,7 @@ class Ndjson:
     def __init__(self) -> None:
         """A decoder at the start of a stream."""
         self._start = Start()
-        self._lines = Lines(MOST_LINE_BYTES)
+        self._lines = Lines(MOST_TEXT_BYTES)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Feed bytes; return the lines that they complete."""

@@ -61,7 +61,7 @@ def retry_delay_s(error: dict[str, Any]) -> float | None:
     """Seconds of google.rpc.RetryInfo `retryDelay` ("12.5s"), None without it."""
     for detail in _details(error, "RetryInfo"):
         try:
-            return max(0.0, float(str(detail.get("retryDelay")).removesuffix("s")))
+            return _wait_s(float(str(detail.get("retryDelay")).removesuffix("s")))
         except ValueError:
             continue
     return None
@@ -160,8 +160,13 @@ CONTEXT_WORDS: Final = (
 MESSAGE_LIMIT: Final = 500
 """Most characters of a backend's message that are repeated."""
 
+ERROR_BODY_BYTES: Final = 64 * 1024
+"""Of the body of an error; what follows is not read."""
 _LOOKED_AT: Final = 20_000
 """Characters of such a message, with the white space that is not repeated."""
+_KIND_LOOKED_AT: Final = 1000
+"""Of a type or code."""
+_LONGEST_WAIT_S: Final = 31 * 86_400.0
 
 _CLIENT: Final = frozenset({*range(400, 500), 501, 0})
 _SERVER: Final = frozenset({*range(500, 600), 0})
@@ -265,7 +270,12 @@ def error_from(
 
 def _text_of(message: Any) -> str:
     """A message as text; JSON, where it is none."""
-    return message if isinstance(message, str) else to_json(message).decode()
+    if isinstance(message, str):
+        return message
+    try:
+        return to_json(message, inf_nan_mode="null").decode()
+    except ValueError:  # of more levels than the encoder has
+        return "an error that cannot be shown"
 
 
 def error_in(
@@ -286,11 +296,11 @@ def error_in(
     if not isinstance(error, dict):
         error = {"message": fields.get("message") or error, "type": error}
     message = error.get("message") or error.get("detail") or error.get("error") or error
-    kind = f"{error.get('type') or ''} {error.get('code') or ''}"
+    kind = " ".join(_word(error.get(name)) for name in ("type", "code"))
     inside = status
     if status < 400:  # noqa: PLR2004 - an error in a stream, or a 200 that is none
         inside = _status_inside(fields, error)
-    kind = f"{kind} {google_terms(error)}"
+    kind = f"{kind} {google_terms(error)[:_KIND_LOOKED_AT]}"
     made = _made(inside, kind, _text_of(message), headers, secrets)
     made.scope = _scope(made, status)
     if made.retry_after_s is None:
@@ -303,15 +313,22 @@ def retry_after_s(headers: Mapping[str, str] | None) -> float | None:
     lower = {name.lower(): value for name, value in (headers or {}).items()}
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
-            return max(0.0, float(lower[name]) * unit_s)
+            return _wait_s(float(lower[name]) * unit_s)
         except (KeyError, ValueError):
             continue
     try:
         at = parsedate_to_datetime(lower["retry-after"])
-    except (KeyError, ValueError):
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return _wait_s((at - datetime.now(UTC)).total_seconds())
+    except (KeyError, ValueError, OverflowError):
         return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return max(0.0, (at - datetime.now(UTC)).total_seconds())
+
+
+def _wait_s(seconds: float) -> float:
+    """Seconds as they may be told; raises ValueError for NaN, and for what nobody waits for."""
+    if not seconds < _LONGEST_WAIT_S:
+        raise ValueError("no time to wait")
+    return max(0.0, seconds)
 
 
 def _made(
@@ -321,9 +338,11 @@ def _made(
     headers: Mapping[str, str] | None,
     secrets: Iterable[str],
 ) -> BackendError:
+    # A line of 8 MB may be four million words.
+    text = text[:_LOOKED_AT]
     error = _classified(status, f"{kind} {_readable(text)}".lower())
     # Before it is cut off: the first half of a key is not known for one.
-    shown = _readable(redacted(text[:_LOOKED_AT], secrets)) or "the backend gave no reason"
+    shown = _readable(redacted(text, secrets)) or "the backend gave no reason"
     note = f" (HTTP {status})" if status else ""
     return error(shown + note, upstream_status=status or None, retry_after_s=retry_after_s(headers))
 
@@ -352,6 +371,10 @@ def _parsed(body: bytes | str) -> Any:
         return from_json(body)
     except ValueError:
         return None
+
+
+def _word(value: Any) -> str:
+    return str(value)[:_KIND_LOOKED_AT] if value and isinstance(value, str | int) else ""
 
 
 def _status_inside(*places: dict[str, Any]) -> int:

@@ -1,5 +1,8 @@
 r"""JSON of backends, which may hold lone surrogate escapes: halves of characters. Does no I/O.
 
+What it holds is counted before it is parsed: 32 MB of `[]` would become a gigabyte, which all jobs
+of the worker pay for.
+
 Servers that stream tokens may cut a character outside the BMP in two: one string ends with
 `\ud83d`, the next begins with `\ude00`. Such an escape is valid JSON (RFC 8259, 8.2), but strict
 parsers refuse it. Halves that follow each other become one character, a lone half U+FFFD.
@@ -7,9 +10,12 @@ parsers refuse it. Halves that follow each other become one character, a lone ha
 
 import json
 from collections.abc import Hashable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json
+
+from contract.json_texts.arguments import ONE_ANSWER
+from contract.json_texts.json_scan import ONE_REQUEST, JsonBounds, demand_bounds
 
 _ESCAPE: Final = "hex escape"
 """In the parser's messages for a lone half."""
@@ -24,11 +30,41 @@ _TEXTS: Final = frozenset({
 _WHOLE: Final = frozenset({"logprobs", "arguments", "args", "thinking"})
 """Values inside these are whole in each chunk."""
 _Path = tuple[Hashable, ...]
+_DEEPEST: Final = 200
+"""Levels of objects and lists, as the parser has it that knows no halves."""
+_MOST_NUMBERS: Final = 2**24
+"""Of the vectors of one answer: 2,048 texts of 8,192 numbers, half a gigabyte once parsed."""
+_MOST_DIMENSIONS: Final = 16_384
+_NUMBER_BYTES: Final = 32
 
 
-def parse_json(data: bytes) -> Any:
-    """The value of a JSON text, with U+FFFD for lone halves; raises ValueError."""
-    value, has_halves = _parsed(data)
+class AnswerSize(NamedTuple):
+    """How large a whole answer may be."""
+
+    size_bytes: int
+    bounds: JsonBounds = ONE_REQUEST
+
+
+LISTING: Final = AnswerSize(32 * 2**20)
+"""Of what a server tells about itself, as a list of its models."""
+WHOLE: Final = AnswerSize(64 * 2**20)
+"""Of an answer that may have images: no log takes more (FLEET_LOG_CAP_BYTES)."""
+
+
+def size_of_vectors(texts: int) -> AnswerSize:
+    """How large the answer to an embedding of so many texts may be."""
+    numbers = min(texts * _MOST_DIMENSIONS, _MOST_NUMBERS)
+    few = 10_000 + 16 * texts
+    bounds = JsonBounds(strings=few, containers=few, values=few + numbers)
+    return AnswerSize(2**20 + _NUMBER_BYTES * numbers, bounds)
+
+
+def parse_json(data: bytes, bounds: JsonBounds = ONE_REQUEST) -> Any:
+    """The value of a JSON text, with U+FFFD for lone halves.
+
+    Raises ValueError; TooMuch, which is one, for a text that holds more than `bounds`.
+    """
+    value, has_halves = _parsed(data, bounds)
     return _Chunk({}, is_last=True).joined(value) if has_halves else value
 
 
@@ -44,7 +80,7 @@ class StreamJson:
 
         Raises ValueError.
         """
-        value, has_halves = _parsed(data)
+        value, has_halves = _parsed(data, ONE_ANSWER)
         if not (has_halves or self._halves):
             return (value,)
         is_last = _is_last(value)
@@ -95,17 +131,35 @@ class _Chunk:
         return _valid(text)
 
 
-def _parsed(data: bytes) -> tuple[Any, bool]:
+def _parsed(data: bytes, bounds: JsonBounds) -> tuple[Any, bool]:
     """The value, and whether it may hold lone halves."""
+    demand_bounds(data, bounds)
     try:
         return from_json(data), False
     except ValueError as error:
         if _ESCAPE not in str(error):
             raise
         try:
-            return json.loads(data), True
+            value = json.loads(data)
         except (ValueError, RecursionError):
             raise error from None
+        _demand_flat(value)
+        return value, True
+
+
+def _demand_flat(value: Any) -> None:
+    """Raise ValueError for a value of more levels than the functions here may call themselves."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return
+    raise ValueError("recursion limit exceeded")
 
 
 def _valid(text: str) -> str:

@@ -35,7 +35,7 @@ from workers.backends.http.client import QUICK_S, BackendClient
 from workers.backends.http.connections import HttpTransport
 from workers.backends.http.decoders import Ndjson
 from workers.backends.http.error_table import error_in, unwrap_array
-from workers.backends.http.json_text import StreamJson
+from workers.backends.http.json_text import StreamJson, size_of_vectors
 from workers.backends.http.missing_paths import needs_path
 from workers.backends.ollama import shapes, wire
 from workers.backends.ollama.wire import leaves_open
@@ -44,6 +44,8 @@ from workers.backends.shapes import ANYTHING, invalid_json
 from workers.backends.vector_rows import VectorRows, batches
 
 EMBED_BATCH: Final = 64
+MOST_MODELS: Final = 10_000
+"""Of a server: each that is listed may need a request of its own."""
 PULL_IDLE_S: Final = 1800.0
 """Idle timeout of a pull in seconds: verifying a digest of 40 GB takes minutes without a line."""
 SHOWS_AT_ONCE: Final = 4
@@ -92,7 +94,7 @@ class Ollama:
             self._client.json("GET", "/api/tags", limit_s=QUICK_S, shape=shapes.TAGS),
             self._client.json("GET", "/api/ps", limit_s=QUICK_S, shape=shapes.TAGS),
         )
-        models = tags.get("models") or []
+        models = (tags.get("models") or [])[:MOST_MODELS]
         warm = {model.get("name") for model in running.get("models") or []}
         limit = asyncio.Semaphore(SHOWS_AT_ONCE)
         shown = await asyncio.gather(*(self._show_once(model, limit) for model in models))
@@ -184,8 +186,9 @@ class Ollama:
             given = {name: value for name, value in body.items() if value is not None}
             with needs_path(self.name, self._client.url, "/api/embed"):
                 answer = await self._client.json(
-                    "POST", "/api/embed", given, shape=shapes.EMBEDDINGS, pooled=True
-                )
+                    "POST", "/api/embed", given, shape=shapes.EMBEDDINGS, pooled=True,
+                    size=size_of_vectors(len(texts)),
+                )  # fmt: skip
             rows.spend(answer.get("prompt_eval_count"))
             load_ms = load_ms or wire.timings(answer).load_ms
             yield rows.add(answer.get("embeddings") or (), len(texts))

@@ -18,6 +18,7 @@ from workers.backends.shapes import (
     OptionalText,
     Shape,
     TextList,
+    Tokens,
     none_if_invalid,
     object_items,
 )
@@ -56,8 +57,8 @@ class OllamaLine(TypedDict, total=False):
     response: str | None
     logprobs: list[TokenLogprob] | None
     done_reason: OptionalText
-    prompt_eval_count: Count
-    eval_count: Count
+    prompt_eval_count: Tokens
+    eval_count: Tokens
     load_duration: Measure
 
 
@@ -113,7 +114,7 @@ class OllamaVectors(TypedDict, total=False):
     """POST /api/embed; `VectorRows` checks the numbers."""
 
     embeddings: list[Any] | None
-    prompt_eval_count: Count
+    prompt_eval_count: Tokens
     load_duration: Measure
 
 

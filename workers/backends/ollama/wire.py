@@ -4,7 +4,7 @@ Source: ollama/ollama `api/types.go`, `server/routes.go`, `server/images.go`.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from contract.chat import ChatRequest, JsonFormat, Message, SchemaFormat, Think
@@ -14,8 +14,8 @@ from contract.json_texts.arguments import parsed
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.logprobs import read_logprobs
 from workers.backends.ollama.shapes import LINE
-from workers.backends.shapes import count
-from workers.backends.tools import arguments_text, tool_definition
+from workers.backends.shapes import DownloadSums, count
+from workers.backends.tools import arguments_text, few_calls, tool_definition
 
 _THINK: Final[dict[Think, bool | str]] = {
     "off": False,
@@ -224,7 +224,9 @@ class ChatLines:
         calls = message.get("tool_calls")
         if calls:
             return Delta(
-                content=content or None, thinking=thinking or None, tool_calls=self._numbered(calls)
+                content=content or None,
+                thinking=thinking or None,
+                tool_calls=self._numbered(few_calls(calls)),
             )
         if content:
             return Delta(content=content, thinking=thinking or None)
@@ -248,7 +250,7 @@ class ChatLines:
             timings=timings(line),
         )
 
-    def _numbered(self, calls: list[dict[str, Any]]) -> tuple[ToolCallDelta, ...]:
+    def _numbered(self, calls: Sequence[dict[str, Any]]) -> tuple[ToolCallDelta, ...]:
         """Calls are never split. Their own `index` is not used: some versions repeat 0."""
         first = self._calls
         self._calls += len(calls)
@@ -287,7 +289,7 @@ class PullLines:
 
     def __init__(self) -> None:
         """Before the first line."""
-        self._layers: dict[str, tuple[int, int]] = {}
+        self._sums = DownloadSums()
         self.succeeded = False
 
     def progress(self, line: Mapping[str, Any]) -> Progress:
@@ -296,8 +298,8 @@ class PullLines:
         self.succeeded = self.succeeded or status == "success"
         if not digest:
             return Progress(status=status, **self._overall())
-        self._layers[digest] = (line.get("total") or 0, line.get("completed") or 0)
-        total, completed = self._layers[digest]
+        total, completed = line.get("total") or 0, line.get("completed") or 0
+        self._sums.put(digest, total, completed)
         return Progress(
             status=status,
             digest=digest,
@@ -307,11 +309,12 @@ class PullLines:
         )
 
     def _overall(self) -> dict[str, int]:
-        if not self._layers:
+        sums = self._sums
+        if not sums:
             return {}
         return {
-            "overall_total_bytes": sum(total for total, _ in self._layers.values()),
-            "overall_completed_bytes": sum(completed for _, completed in self._layers.values()),
+            "overall_total_bytes": sums.total_bytes,
+            "overall_completed_bytes": sums.completed_bytes,
         }
 
 

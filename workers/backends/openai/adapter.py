@@ -28,9 +28,9 @@ from contract.images import ImageRequest
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.http.client import QUICK_S, BackendClient, BackendResponse, OpenResponse
 from workers.backends.http.connections import HttpTransport
-from workers.backends.http.decoders import BARE, ERROR, MESSAGE, Sse
+from workers.backends.http.decoders import BARE, ERROR, MESSAGE, ImageSse, Sse
 from workers.backends.http.error_table import error_from, error_in, unwrap_array
-from workers.backends.http.json_text import StreamJson
+from workers.backends.http.json_text import StreamJson, size_of_vectors
 from workers.backends.http.missing_paths import needs_path
 from workers.backends.openai import catalogs, shapes
 from workers.backends.openai import requests as wire
@@ -222,6 +222,7 @@ class OpenAI:
                     body.fields | {"input": texts},
                     shape=shapes.EMBEDDINGS,
                     pooled=self.dialect.pools_prompts,
+                    size=size_of_vectors(len(texts)),
                 )
             rows.spend((answer.get("usage") or {}).get("prompt_tokens"))
             yield rows.add(ordered(answer.get("data") or ()), len(texts))
@@ -233,20 +234,24 @@ class OpenAI:
         return request if own == request.model else request.model_copy(update={"model": own})
 
     async def _chunks(
-        self, answer: BackendResponse, repeated: RepeatedChunks | None = None
+        self,
+        answer: BackendResponse,
+        repeated: RepeatedChunks | None = None,
+        decoders: type[Sse] = Sse,
     ) -> AsyncGenerator[list[_Chunk], None]:
         """Yield the parsed chunks of each packet, and at the end None for `[DONE]`.
 
-        With `repeated`, of some the text alone.
+        With `repeated`, of some the text alone. `decoders` says how large one may be.
 
         Raises the error of an error chunk, after the chunks before it.
         """
         texts = StreamJson()
         if answer.content_type == "application/json":
             # An error with status 200 (LM Studio), or a response that was not streamed.
-            yield [self._parsed(texts, await answer.read(), is_cut=True)[-1]]
+            raw = await answer.whole(decoders.limit_bytes)
+            yield [self._parsed(texts, raw, is_cut=True)[-1]]
             return
-        decoder = Sse()
+        decoder = decoders()
         async with aclosing(answer.packets()) as packets:
             async for packet in packets:
                 for chunks in self._of_events(texts, decoder.feed(packet), repeated):
@@ -375,7 +380,7 @@ class OpenAIImages(OpenAI):
         images = Images(request)
         async with (
             self._post(path, body.content, body.accept) as answer,
-            aclosing(self._chunks(answer)) as items,
+            aclosing(self._chunks(answer, decoders=ImageSse)) as items,
         ):
             async for packet in items:
                 for item in packet:

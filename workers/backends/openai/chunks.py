@@ -8,7 +8,9 @@ returns only if a terminal marker was seen. A stream that ends without one was t
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from contract.chat import DETAILS
+from pydantic_core import to_json
+
+from contract.chat import DETAILS, LONGEST_STOP
 from contract.errors import BadAnswer, TruncatedStream
 from contract.events import Delta, Done, FinishReason, Phase, Timings, ToolCallDelta, Usage
 from contract.json_texts.arguments import ObjectScan, ScanRoom
@@ -25,7 +27,7 @@ from workers.backends.openai.shapes import (
     OpenAIToolCall,
     OpenAIUsageFields,
 )
-from workers.backends.tools import arguments_text
+from workers.backends.tools import arguments_text, few_calls
 
 _FUNCTION_CALL: Final = "function_call"
 """The key of the single call of the older form, in place of an index."""
@@ -160,26 +162,53 @@ class ReasoningDetails:
 
     def __init__(self) -> None:
         """No detail yet."""
-        self._details: list[dict[str, Any]] = []
+        self._details: list[tuple[dict[str, Any], list[str]]] = []
+        """Each with the fragments of its text."""
+        self._size_bytes = 0
 
     def add(self, details: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-        """Add fragments; returns all details as `provider_meta` if these have opaque data."""
+        """Add fragments; returns all details as `provider_meta` if these have opaque data.
+
+        Raises BadAnswer once they are too large to be sent back.
+        """
         for detail in details:
-            last = self._details[-1] if self._details else {}
-            if all(last.get(name) == detail.get(name) for name in ("type", "index")) and (
-                name := _FRAGMENTED.get(str(detail.get("type")))
-            ):
-                text = (last.get(name) or "") + (detail.get(name) or "")
-                known = {key: value for key, value in detail.items() if value is not None}
-                self._details[-1] = {**last, **known, name: text}
-            else:
-                self._details.append(detail)
+            self._size_bytes += len(to_json(detail))
+            if self._size_bytes > _MOST_DETAILS_BYTES:
+                raise BadAnswer(
+                    "the backend's answer is too large: its reasoning_details have more than"
+                    f" {_MOST_DETAILS_BYTES} bytes"
+                )
+            self._add(detail)
         is_opaque = any(detail.get("signature") or detail.get("data") for detail in details)
-        return {DETAILS: list(self._details)} if is_opaque else None
+        return {DETAILS: [_whole(*each) for each in self._details]} if is_opaque else None
+
+    def _add(self, detail: dict[str, Any]) -> None:
+        last, texts = self._details[-1] if self._details else ({}, [])
+        name = _fragmented(detail)
+        text = detail.get(name) if name else None
+        is_same = all(last.get(each) == detail.get(each) for each in ("type", "index"))
+        if name and is_same and isinstance(text, str | None):
+            last.update({key: value for key, value in detail.items() if value is not None})
+            texts.append(text or "")
+        else:
+            self._details.append((dict(detail), [text] if isinstance(text, str) else []))
+
+
+def _fragmented(detail: dict[str, Any]) -> str | None:
+    """The field whose text comes in fragments."""
+    kind = detail.get("type")
+    return _FRAGMENTED.get(kind) if isinstance(kind, str) else None
+
+
+def _whole(detail: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+    name = _fragmented(detail)
+    return {**detail, name: "".join(texts)} if name and texts else detail
 
 
 _FRAGMENTED: Final = {"reasoning.text": "text", "reasoning.summary": "summary"}
 """The field of each type that comes in fragments."""
+_MOST_DETAILS_BYTES: Final = 8 * 2**20
+"""A request that sends them back has at most four times as much."""
 
 
 class OpenAIChunks:
@@ -234,7 +263,8 @@ class OpenAIChunks:
         if choice.get("finish_reason"):
             self._finish = choice.get("finish_reason")
             # Of vLLM and SGLang; no other server says which sequence ended the answer.
-            self._stop_sequence = choice.get("stop_reason") or choice.get("matched_stop")
+            stopped = choice.get("stop_reason") or choice.get("matched_stop")
+            self._stop_sequence = stopped if len(stopped or "") <= LONGEST_STOP else None
         # A response that was not streamed has `message` in place of `delta`.
         name = "delta" if choice.get("delta") else "message"
         fields = choice.get("delta") or choice.get("message") or _completion_message(choice)
@@ -290,7 +320,7 @@ class OpenAIChunks:
 
     def _fragments(self, fields: OpenAIMessage) -> tuple[ToolCallDelta, ...]:
         function_call = fields.get("function_call")
-        calls = [self._calls.add(call) for call in fields.get("tool_calls") or ()]
+        calls = [self._calls.add(call) for call in few_calls(fields.get("tool_calls"))]
         if function_call and not calls:  # some servers send the same call in both forms
             calls.append(self._calls.add_function_call(function_call))
         return tuple(calls)

@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from typing import Any, Final
 from urllib.parse import quote
 
-from pydantic_core import from_json
 from typing_extensions import override
 
 from contract.chat import ChatRequest
@@ -36,11 +35,13 @@ from contract.models import (
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.http.client import QUICK_S, BackendResponse
 from workers.backends.http.decoders import Sse
+from workers.backends.http.json_text import parse_json
 from workers.backends.openai import shapes
 from workers.backends.openai.dialects import Dialect
 from workers.backends.openai.naming import aliases_in
 from workers.backends.openai.reranking import RerankingOpenAI
 from workers.backends.protocols import Stream
+from workers.backends.shapes import DownloadSums, count, measure
 
 READY: Final = frozenset({"loaded", "sleeping"})
 """A sleeping model wakes up at its next request."""
@@ -65,7 +66,7 @@ def model_state(item: dict[str, Any]) -> str:
 def parse_event(raw: bytes) -> dict[str, Any]:
     """The `model`, `event` and `data` of an event of GET /models/sse; {} if it is not JSON."""
     try:
-        event = from_json(raw)
+        event = parse_json(raw)
     except ValueError:
         return {}
     return event if isinstance(event, dict) else {}
@@ -128,12 +129,12 @@ def running_models(
 def load_progress(data: dict[str, Any]) -> float | None:
     """The loaded fraction, 0 to 1, over all `stages`; `value` is that of the current one."""
     progress = data.get("progress")
-    if not isinstance(progress, dict) or not isinstance(progress.get("value"), int | float):
+    if not isinstance(progress, dict) or (value := measure(progress.get("value"))) is None:
         return None
     stages = [str(stage) for stage in progress.get("stages") or ()]
     current = str(progress.get("current"))
     done = stages.index(current) if current in stages else 0
-    return min(1.0, (done + float(progress["value"])) / max(1, len(stages)))
+    return min(1.0, max(0.0, (done + value) / max(1, len(stages))))
 
 
 class DownloadProgress:
@@ -141,7 +142,7 @@ class DownloadProgress:
 
     def __init__(self) -> None:
         """No file yet."""
-        self._files: dict[str, tuple[int, int]] = {}
+        self._sums = DownloadSums()
 
     def progress(self, data: dict[str, Any]) -> Progress:
         """The totals in bytes after an event, whose `data` maps URLs to `done` and `total`.
@@ -152,11 +153,12 @@ class DownloadProgress:
         files = inner if isinstance(inner, dict) else data
         for url, counts in files.items():
             if isinstance(counts, dict):
-                self._files[url] = (int(counts.get("done") or 0), int(counts.get("total") or 0))
+                total, done = count(counts.get("total")) or 0, count(counts.get("done")) or 0
+                self._sums.put(url, total, done)
         return Progress(
             status="downloading",
-            overall_total_bytes=sum(total for _, total in self._files.values()),
-            overall_completed_bytes=sum(done for done, _ in self._files.values()),
+            overall_total_bytes=self._sums.total_bytes,
+            overall_completed_bytes=self._sums.completed_bytes,
         )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from contract.errors import BackendUnreachable, BadEndpoint, ConnectionDropped, StaleConnection
 from workers.backends.http.client import MOST_PACKET_BYTES, BackendClient
+from workers.backends.http.json_text import AnswerSize
 
 PLEASE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n"
 
@@ -216,8 +217,8 @@ async def test_a_connection_is_used_again_if_the_end_of_its_stream_comes_soon(
 async def test_an_answer_without_an_end_is_not_kept(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.backends.http.client.MOST_READ_BYTES", 50_000)
-    monkeypatch.setattr("workers.backends.http.client.MOST_JSON_BYTES", 100_000)
+    monkeypatch.setattr("workers.backends.http.client.LISTING", AnswerSize(50_000))
+    monkeypatch.setattr("workers.backends.http.client.WHOLE", AnswerSize(100_000))
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):

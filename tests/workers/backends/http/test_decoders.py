@@ -113,7 +113,7 @@ def test_a_line_of_ten_megabytes_costs_what_it_weighs() -> None:
 
 def test_a_line_without_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sse, "limit_bytes", 200)
-    monkeypatch.setattr(decoders, "MOST_LINE_BYTES", 200)
+    monkeypatch.setattr(decoders, "MOST_TEXT_BYTES", 200)
 
     for packets in ([b"x" * 60] * 4, [b"data: %s\n" % (b"x" * 60)] * 2, [b"data:\n"] * 4):
         with pytest.raises(BadEndpoint, match="more than 200 bytes"):

@@ -69,6 +69,11 @@ class DeadLetterFilter(NamedTuple):
     kind: Kind | None = None
     tenant: str | None = None
 
+    @property
+    def owner(self) -> str | None:
+        """The one tenant whose letters are selected; None: all tenants'."""
+        return self.tenant if self.visible_to.admin else self.visible_to.name
+
     def matches(self, record: JobRecord) -> bool:
         """Whether a record is selected."""
         return (
@@ -218,8 +223,10 @@ class DeadLetters:
         """Records that match, and the cursor if there may be more."""
         found: list[JobRecord] = []
         cursor = before
-        rows: AsyncGenerator[tuple[str, JobRecord | None]] = self._records.newest_first(
-            redis_keys.DEAD, before
+        rows: AsyncGenerator[tuple[str | None, JobRecord | None]] = (
+            self._records.newest_first(redis_keys.DEAD, before)
+            if wanted.owner is None
+            else self._records.newest_of_tenant(redis_keys.DEAD, wanted.owner, before)
         )
         async with aclosing(rows):
             async for cursor, record in rows:

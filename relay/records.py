@@ -20,7 +20,6 @@ from contract.jobs import (
     JobPage,
     JobRecord,
     JobSummary,
-    ScheduledPage,
     any_request,
 )
 from contract.requests import Kind, disconnect_policy, disconnect_text
@@ -32,6 +31,7 @@ from relay.connection import Argument, Connection, Hash, ScriptCall
 from relay.multiplexer import LargeWord
 from relay.scheduling.later import shown
 from relay.scripts.loader import load
+from relay.scripts.tenant_scripts import MOST_SEEN, SEEN_AT_ONCE, ListSpan, of_tenant
 
 _NUMBERS = (
     "created_at",
@@ -53,8 +53,6 @@ _LISTED: Final = tuple(JobSummary.model_fields)
 _PAGE = 100
 _LONGEST_SCAN = 5_000
 """Records that one page reads at most before it returns what matched."""
-_DUE_READ: Final = 500
-"""Jobs of one queue among which those of a tenant are looked for."""
 MOST_SCANNED: Final = 100_000
 """Newest ids that are compared with a prefix; an older job needs its whole id."""
 _SCAN_PAGE: Final = 2_000
@@ -304,40 +302,6 @@ class Records:
                 return JobPage(jobs=tuple(found), next=cursor)
         return JobPage(jobs=tuple(found), next=cursor if read >= _LONGEST_SCAN else None)
 
-    async def scheduled(self, *, visible_to: Tenant = DEFAULT_TENANT, limit: int) -> ScheduledPage:
-        """Up to `limit` jobs that may not start yet, the next first; a bounded number is read.
-
-        Raises RelayUnavailable.
-        """
-        now = self._connection.now()
-        due, complete = await self._due(now, limit + 1 if visible_to.admin else _DUE_READ)
-        found: list[JobRecord] = []
-        for first in range(0, len(due), _PAGE):
-            for stored in await self._listed_records(due[first : first + _PAGE]):
-                record = stored and shown(stored, now)
-                if record and record.status == "scheduled" and sees(visible_to, record):
-                    found.append(record)
-            if len(found) > limit:
-                break
-        return ScheduledPage(jobs=tuple(found[:limit]), complete=complete and len(found) <= limit)
-
-    async def _due(self, now: float, of_each: int) -> tuple[list[str], bool]:
-        """Jobs of all queues that are due after `now` (unix), the next first, and whether all."""
-        queues = await self._connection.command("ZRANGE", redis_keys.QUEUES, 0, -1)
-        found = await self._connection.replies(
-            [
-                (
-                    "ZRANGEBYSCORE", redis_keys.delayed(queue.decode(errors="replace")),
-                    f"({now:.3f}", "+inf", "WITHSCORES", "LIMIT", 0, of_each,
-                )
-                for queue in queues
-            ]
-        )  # fmt: skip
-        rows = [_scored(flat or []) for flat in found]
-        merged = sorted((score, job_id) for each in rows for job_id, score in each)
-        complete = all(len(each) < of_each for each in rows) and len(merged) <= _LONGEST_SCAN
-        return [job_id for _, job_id in merged[:_LONGEST_SCAN]], complete
-
     async def newest_first(
         self, key: str, before: str | None
     ) -> AsyncGenerator[tuple[str, JobRecord | None]]:
@@ -351,15 +315,39 @@ class Records:
             flat = await self._connection.command(
                 "ZREVRANGEBYSCORE", key, highest, "-inf", "WITHSCORES", "LIMIT", 0, _PAGE
             )
-            rows = _scored(flat)
+            rows = scored(flat)
             if not rows:
                 return
-            records = await self._listed_records([job_id for job_id, _ in rows])
+            records = await self.for_list([job_id for job_id, _ in rows])
             for (_, score), record in zip(rows, records, strict=True):
                 highest = f"({score!r}"
                 yield repr(score), record
 
-    async def _listed_records(self, ids: Sequence[str]) -> list[JobRecord | None]:
+    async def newest_of_tenant(
+        self, key: str, tenant: str, before: str | None
+    ) -> AsyncGenerator[tuple[str | None, JobRecord | None]]:
+        """The same of one tenant's jobs in a list of all tenants'.
+
+        A cursor that is None is the last one: nothing of the list is left. Raises RelayUnavailable.
+        """
+        last, read = float(before) if before else None, 0
+        for _ in range(0, MOST_SEEN, SEEN_AT_ONCE):
+            span = ListSpan.older_than(last)
+            part = await self._connection.call(of_tenant(key, tenant, span))
+            for first in range(0, len(part.rows), _PAGE):
+                rows = part.rows[first : first + _PAGE]
+                records = await self.for_list([job_id for job_id, _ in rows])
+                for (_, score), record in zip(rows, records, strict=True):
+                    yield repr(score), record
+            if part.is_last:
+                yield None, None
+                return
+            read, last = read + len(part.rows), part.last
+            yield repr(last), None
+            if read >= _LONGEST_SCAN:
+                return
+
+    async def for_list(self, ids: Sequence[str]) -> list[JobRecord | None]:
         """What lists have of these jobs; None for one that has expired or cannot be read."""
         found = await self._connection.replies(
             [("HMGET", redis_keys.record(job_id), *_LISTED) for job_id in ids]
@@ -397,7 +385,8 @@ def _no_job(job_id: str) -> JobNotFound:
     )
 
 
-def _scored(flat: list[Any]) -> list[tuple[str, float]]:
+def scored(flat: list[Any]) -> list[tuple[str, float]]:
+    """Members of a sorted set with their scores, as a server of either protocol replies."""
     if flat and isinstance(flat[0], (tuple, list)):
         return [(member.decode(errors="replace"), float(score)) for member, score in flat]
     return [

@@ -20,6 +20,7 @@ from contract.requests import Kind
 from contract.result import Fold, Result, Status
 from contract.wire import WireModel
 from relay.admission.retention import demand_kept
+from relay.lists.scheduled_jobs import ScheduledJobs
 from relay.scheduling.later import shown
 
 JobId = Annotated[
@@ -105,7 +106,8 @@ async def scheduled(
     limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 50,
 ) -> Response:
     """List the tenant's jobs that may not start yet, the next first; an admin's key lists all."""
-    return json_response(await dependencies.records.scheduled(visible_to=caller, limit=limit))
+    jobs = ScheduledJobs(dependencies.connection, dependencies.records)
+    return json_response(await jobs.page(visible_to=caller, limit=limit))
 
 
 def check_cursor(before: str | None) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from support.crowd import crowd
 from support.dying import died
 from support.relay import QUEUE, relay_on
 
@@ -58,6 +59,27 @@ async def test_dead_letters_are_filtered_by_queue_kind_and_tenant(redis_url: str
         assert await ids(dead, ALL._replace(tenant="default")) == [ours]
         assert await ids(dead, ALL._replace(kind="embed")) == []
         assert await ids(dead, DeadLetterFilter(Tenant(name="a"))) == [theirs]
+
+
+@pytest.mark.parametrize(
+    "wanted", [DeadLetterFilter(Tenant(name="ann")), ALL._replace(tenant="ann")]
+)
+async def test_a_tenants_letters_are_found_behind_thousands_of_another(
+    redis_url: str, wanted: DeadLetterFilter
+) -> None:
+    async with relay_on(redis_url) as relay:
+        dead = DeadLetters(relay.connection)
+        hers = [(await died(relay, tenant=Tenant(name="ann"))).id for _ in range(3)][::-1]
+        await crowd(relay, redis_keys.DEAD, relay.connection.now() + 1)
+        groups = await dead.groups(wanted)
+        first = await dead.page(wanted, limit=2)
+        rest = await dead.page(wanted, limit=2, before=first.next)
+        purged = await dead.purge_all(wanted)
+
+        assert [letter.id for letter in (*first.letters, *rest.letters)] == hers
+        assert rest.next is None
+        assert (groups.counted, groups.complete) == (3, True)
+        assert (purged.purged, purged.next) == (3, None)
         assert await ids(dead, DeadLetterFilter(Tenant(name="b"), tenant="a")) == []
 
 

@@ -7,6 +7,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from support.crowd import crowd
 from support.queues import nothing_waits
 from support.relay import QUEUE, Relay, chat, relay_on, words
 
@@ -16,6 +17,7 @@ from contract.jobs import JobRecord
 from contract.models import PullRequest
 from contract.roster import KnownBackend  # noqa: F401 - the module of what demand reads
 from contract.tenants import Tenant
+from relay.lists.scheduled_jobs import ScheduledJobs
 from relay.roster import Roster
 from relay.scaling.demand import DemandReader
 
@@ -207,12 +209,27 @@ async def test_scheduled_jobs_are_listed_by_their_time_and_each_tenant_sees_its_
         hers, _ = await relay.queue.enqueue(
             chat(not_before=relay.connection.now() + 600), queue="other.chat", tenant=ann
         )
-        every = await relay.records.scheduled(limit=10)
-        first = await relay.records.scheduled(limit=2)
-        own = await relay.records.scheduled(visible_to=ann, limit=10)
+        jobs = ScheduledJobs(relay.connection, relay.records)
+        every = await jobs.page(limit=10)
+        first = await jobs.page(limit=2)
+        own = await jobs.page(visible_to=ann, limit=10)
 
         assert [job.id for job in every.jobs] == [soon.id, hers.id, late.id, child.id]
         assert {job.status for job in every.jobs} == {"scheduled"}
         assert (every.complete, first.complete) == (True, False)
         assert [job.id for job in first.jobs] == [soon.id, hers.id]
+        assert ([job.id for job in own.jobs], own.complete) == ([hers.id], True)
+
+
+async def test_a_tenant_sees_its_scheduled_jobs_behind_thousands_of_another(
+    redis_url: str,
+) -> None:
+    ann = Tenant(name="ann")
+    async with relay_on(redis_url) as relay:
+        jobs = ScheduledJobs(relay.connection, relay.records)
+        at = relay.connection.now() + 600
+        hers, _ = await relay.queue.enqueue(chat(not_before=at), queue=QUEUE, tenant=ann)
+        await crowd(relay, redis_keys.delayed(QUEUE), at - 100)
+        own = await jobs.page(visible_to=ann, limit=10)
+
         assert ([job.id for job in own.jobs], own.complete) == ([hers.id], True)

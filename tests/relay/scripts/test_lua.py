@@ -39,8 +39,9 @@ from relay.metrics import totals
 from relay.order import Arrival, Bounds, ClaimFilter
 from relay.repair import damaged_keys, index_rebuild, queue_rebuild
 from relay.room import orphaned_keys, room_maker, room_state
-from relay.scripts import batches, jobs, queues, table_scripts, turn_scripts
+from relay.scripts import batches, jobs, queues, table_scripts, tenant_scripts, turn_scripts
 from relay.scripts.loader import load, source
+from relay.scripts.tenant_scripts import ListSpan
 from relay.settings import RelaySettings
 from relay.usage import limits, settlement
 from relay.webhooks import delivery_queue, receivers, webhook_store
@@ -122,6 +123,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "idempotency/settle": idempotency.change_job(KEY, JOB, OTHER),
     "idempotency/release": idempotency.release_key(KEY, JOB),
     "idempotency/renew": idempotency.renew_keys(TIMES, 1),
+    "ids/of_tenant": tenant_scripts.of_tenant(redis_keys.DEAD, "t", ListSpan.older_than(None)),
     "ids/matching": records._matching(redis_keys.RECENT, "abcd", 0, 1),
     "jobs/begin": jobs.begin(NEW),
     "jobs/begin_single": jobs.begin_single(NEW, redis_keys.single(QUEUE, "t", "m")),

@@ -1,0 +1,1 @@
+"""Lists of jobs that are read from the queues."""

@@ -34,6 +34,7 @@ FleetError
 │   ├── RelayUnavailable        Redis does not answer
 │   │   └── RelayFull               it answers, and its disk or memory is full: it can be read
 │   ├── NewerVersion            a newer version of the fleet wrote it
+│   │   └── JobDamaged              nobody can read it: another program wrote there
 │   └── StorageUnavailable      the storage of files does not answer, or is full
 ├── JobError                how a job ends that was not cancelled
 │   ├── DeadlineExceeded        its time ran out, waiting or running
@@ -289,6 +290,12 @@ class NewerVersion(QueueError):
     """A newer version of the fleet wrote this; a process of that version can read it."""
 
     code = "newer_version"
+
+
+class JobDamaged(NewerVersion):
+    """What Redis has of a job is damaged: no process can read it, of whatever version."""
+
+    code = "job_damaged"
 
 
 class StorageUnavailable(QueueError):

@@ -10,7 +10,7 @@ from secrets import token_hex
 from typing import Final, NamedTuple
 
 from contract import redis_keys
-from contract.errors import NewerVersion
+from contract.errors import JobDamaged, NewerVersion
 from contract.events import Started
 from contract.jobs import JobRecord
 from contract.model_names import variant
@@ -164,6 +164,9 @@ class Claims:
         length, fields = answer
         try:
             record = from_hash(fields)
+        except JobDamaged:
+            await self._leases.set_aside(claim.queue, claim.job_id)
+            return None
         except NewerVersion as error:
             self._connection.pass_over(redis_keys.record(claim.job_id), error)
             queue = fields.get(b"queue", claim.queue.encode()).decode(errors="replace")

@@ -320,6 +320,26 @@ class Queue:
         """Wake workers for what came while a queue was paused; raises RelayUnavailable."""
         await self._leases.wake(queue, tickets=AFTER_A_PAUSE)
 
+    async def remove_damaged(self, job_id: str, tenant: str) -> None:
+        """Delete a job whose record cannot be read; its followers hear why, if they can.
+
+        Raises RelayUnavailable.
+        """
+        (name,) = await self._connection.replies([("HGET", redis_keys.record(job_id), "queue")])
+        known = await self._connection.command("ZRANGE", redis_keys.QUEUES, 0, -1)
+        names = [each.decode(errors="replace") for each in known]
+        has = await self._connection.replies(
+            [("HEXISTS", redis_keys.facts(each), job_id) for each in names]
+        )
+        its = {each for each, is_there in zip(names, has, strict=True) if is_there}
+        for queue in sorted(its) or [(name or b"").decode(errors="replace")]:
+            await self._leases.set_aside(queue, job_id)
+        record, log = redis_keys.record(job_id), redis_keys.log(job_id)
+        lists = (redis_keys.RECENT, redis_keys.recent(tenant), redis_keys.DEAD, redis_keys.LIVE)
+        await self._connection.pipeline(
+            [("UNLINK", record), ("EXPIRE", log, 60), *(("ZREM", each, job_id) for each in lists)]
+        )
+
     async def cancel(self, job_id: str, *, by: str, reason: str = "", nonce: str = "") -> JobRecord:
         """End a queued or running job at once; a job that has ended is returned unchanged.
 

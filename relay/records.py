@@ -6,6 +6,7 @@ the client's own list is read, newest first, `_SCAN_PAGE` ids a script call.
 """
 
 import json
+import re
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from contract import redis_keys
-from contract.errors import AmbiguousId, JobNotFound, JobNotKept, NewerVersion
+from contract.errors import AmbiguousId, JobDamaged, JobNotFound, JobNotKept, NewerVersion
 from contract.jobs import (
     AnyRequest,
     JobPage,
@@ -25,7 +26,7 @@ from contract.jobs import (
 from contract.requests import Kind, disconnect_policy, disconnect_text
 from contract.result import Status
 from contract.tenants import DEFAULT_TENANT, Tenant
-from contract.wire import UNREADABLE, number
+from contract.wire import UNREADABLE, VERSION, number
 from relay.compaction.block import RECORD_ID, record_fields
 from relay.connection import Argument, Connection, Hash, ScriptCall
 from relay.multiplexer import LargeWord
@@ -50,6 +51,9 @@ _READ: Final = (*JobRecord.model_fields, "compacted")
 """Fields of a record but its request, which may be large."""
 _KNOWN: Final = {name.encode(): name for name in JobRecord.model_fields}
 _LISTED: Final = tuple(JobSummary.model_fields)
+_HIGHEST_VERSION: Final = 1_000
+_NEW_WORD: Final = re.compile(r"[a-z][a-z0-9_-]{1,39}\Z")
+"""As a later version may name a kind of job or a status."""
 _PAGE = 100
 _LONGEST_SCAN = 5_000
 """Records that one page reads at most before it returns what matched."""
@@ -82,20 +86,39 @@ def from_hash(fields: Hash) -> JobRecord:
     """Read what `to_hash` wrote and the scripts have changed since.
 
     A field that a newer version wrote is left alone: fleets are upgraded one process at a time.
-    Raises NewerVersion where that is not enough, and for a record that is damaged.
+    Raises NewerVersion where that is not enough, JobDamaged where no version can have written it.
     """
     try:
         return _from_hash(fields)
-    except ValidationError as error:
-        raise NewerVersion(
-            f"job {_id_in(fields)} was written by a newer version of the fleet "
-            f"({error.errors()[0]['loc'][0]} is not known here): ask a process of that version"
-        ) from error
     except UNREADABLE as error:
+        why = type(error).__name__
+        if isinstance(error, ValidationError):
+            why = f"{error.errors()[0]['loc'][0]} is not known here"
+        if not _is_newer(fields, error):
+            raise damaged_job(_id_in(fields), why) from error
         raise NewerVersion(
-            f"the record of job {_id_in(fields)} cannot be read ({type(error).__name__}): it is "
-            "damaged, or of a newer version of the fleet"
+            f"job {_id_in(fields)} was written by a newer version of the fleet ({why}): ask a "
+            "process of that version"
         ) from error
+
+
+def _is_newer(fields: Hash, error: BaseException) -> bool:
+    """Whether a newer version may have written this record, which cannot be read here."""
+    version = fields.get(b"v", b"")
+    if version.isdigit() and VERSION < int(version[:9]) < _HIGHEST_VERSION:
+        return True
+    wrong = error.errors() if isinstance(error, ValidationError) else []
+    return bool(wrong) and all(
+        each["type"] == "literal_error" and _NEW_WORD.match(str(each["input"])) for each in wrong
+    )
+
+
+def damaged_job(job_id: str, why: str) -> JobDamaged:
+    """The error for a job of which Redis has what no process of the fleet has written."""
+    return JobDamaged(
+        f"the record of job {job_id[:64]} is damaged in Redis ({why}): it cannot be shown or run; "
+        "delete the job, and send the request again"
+    )
 
 
 def _id_in(fields: Hash) -> str:
@@ -117,13 +140,17 @@ def _from_hash(fields: Hash) -> JobRecord:
 
 
 def requested(request: bytes) -> AnyRequest:
-    """Read a request as it was enqueued; raises NewerVersion."""
+    """Read a request as it was enqueued; raises NewerVersion, JobDamaged."""
     try:
         return any_request.validate_json(request)
     except ValidationError as error:
         if error.errors()[0]["type"] == "metadata":
             # Of a version that did not bound it; the record has it, and no worker reads it.
             return requested(json.dumps({**json.loads(request), "metadata": {}}).encode())
+        if error.errors()[0]["type"] == "json_invalid":
+            raise JobDamaged(
+                "the request of this job is damaged in Redis: send it again"
+            ) from error
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise NewerVersion(
             f"the request is of a newer version of the fleet ({where} is not known here)"
@@ -154,7 +181,10 @@ class Records:
         """The record of a job; raises JobNotFound, RelayUnavailable."""
         fields = await self._hash(job_id, _READ, b"metadata")
         with self._named(job_id):
-            return from_hash(fields)
+            record = from_hash(fields)
+            if record.id != job_id:
+                raise damaged_job(job_id, "it has another id")
+            return record
 
     @contextmanager
     def _named(self, job_id: str) -> Generator[None]:
@@ -178,10 +208,25 @@ class Records:
             found = await id_from_prefix(self._connection, index, job_id, redis_keys.record)
             # A Celery application may have chosen a task's id that looks like a prefix.
             whole = found or redis_keys.job_id(job_id)
-        record = await self.find(whole)
+        try:
+            record = await self.find(whole)
+        except NewerVersion:
+            if await self.is_of(whole, tenant):
+                raise
+            record = None
         if record is None or not sees(tenant, record):
             raise _no_job(job_id)
         return record
+
+    async def is_of(self, job_id: str, tenant: Tenant) -> bool:
+        """Whether a tenant may know of a job that cannot be read; raises RelayUnavailable."""
+        owner, listed = await self._connection.replies(
+            [
+                ("HGET", redis_keys.record(job_id), "tenant"),
+                ("ZSCORE", redis_keys.recent(tenant.name), job_id),
+            ]
+        )
+        return tenant.admin or owner == tenant.name.encode() or listed is not None
 
     async def find(self, job_id: str) -> JobRecord | None:
         """The record of a job, or None; raises RelayUnavailable."""
@@ -235,7 +280,10 @@ class Records:
     async def _hash(self, job_id: str, names: Sequence[str], needed: bytes) -> Hash:
         """These fields of a record, also if compaction has moved the needed one to the log."""
         key = redis_keys.record(job_id)
-        fields = _fields(names, await self._connection.command("HMGET", key, *names))
+        (values,) = await self._connection.replies([("HMGET", key, *names)])
+        if values is None:
+            raise damaged_job(job_id, "it is of another type")
+        fields = _fields(names, values)
         if b"id" not in fields:
             raise _no_job(job_id)
         if not _has_moved(needed, fields):
@@ -260,7 +308,7 @@ class Records:
                 moved = record_fields(entries[0][1])
             except ValueError as error:
                 self._connection.pass_over(redis_keys.log(job_id), error)
-                raise NewerVersion(f"the record of job {job_id} is damaged in Redis") from error
+                raise damaged_job(job_id, "its log is") from error
         return {**fields, **moved}
 
     async def page(

@@ -30,6 +30,7 @@ from contract.errors import (
     FleetError,
     InternalError,
     InvalidRequest,
+    JobDamaged,
     JobNotFound,
     JobNotKept,
     KeyReused,
@@ -234,6 +235,7 @@ _STATUS: Final[Mapping[type[Exception], int]] = {
     QueueFull: 429,
     RateLimited: 429,
     BudgetSpent: 429,
+    JobDamaged: 410,
     QueueError: 503,
     Exception: 500,
 }

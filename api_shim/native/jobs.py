@@ -12,10 +12,10 @@ from api_shim.following.long_answer import LongAnswer
 from api_shim.following.shutdown import CallEnding
 from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal, documented
-from contract.errors import JobNotFound
+from contract.errors import JobDamaged, JobNotFound
 from contract.events import LAST_WORDS
 from contract.jobs import AnyRequest, JobPage, JobRecord, JobView, ScheduledPage
-from contract.redis_keys import JOB_ID_BEGINNING
+from contract.redis_keys import JOB_ID, JOB_ID_BEGINNING
 from contract.requests import Kind
 from contract.result import Fold, Result, Status
 from contract.wire import WireModel
@@ -232,7 +232,10 @@ async def _view(dependencies: Dependencies, record: JobRecord, long: LongAnswer 
     "/{id}",
     operation_id="cancel_job",
     response_model=JobRecord,
-    responses=documented(404, 409, 422, 503),
+    responses={
+        **documented(404, 409, 422, 503),
+        204: {"description": "Its record was damaged in Redis: the job was deleted."},
+    },
 )
 async def cancel(
     id: JobId,
@@ -240,7 +243,16 @@ async def cancel(
     caller: Caller,
     reason: Annotated[str, Query(max_length=200, description="Shown to its followers.")] = "",
 ) -> Response:
-    """Cancel a job, whatever its status; idempotent, and effective at once."""
-    record = await dependencies.records.get_for_tenant(checked_id(id), caller)
+    """Cancel a job, whatever its status; idempotent, and effective at once.
+
+    A job whose record is damaged in Redis is deleted, if the whole id is given.
+    """
+    try:
+        record = await dependencies.records.get_for_tenant(checked_id(id), caller)
+    except JobDamaged:
+        if not JOB_ID.match(id):
+            raise
+        await dependencies.queue.remove_damaged(id, caller.name)
+        return Response(status_code=204)
     cancelled = await dependencies.queue.cancel(record.id, by="caller", reason=reason)
     return json_response(cancelled, record.id)

@@ -26,6 +26,7 @@ from api_shim.openai.responses.request import (
 )
 from api_shim.openai.responses.store import Responses, ResponseStore, StoredResponse
 from api_shim.openai.schemas import answers, faults
+from contract.errors import JobDamaged
 from contract.json_lines import json_line
 from contract.sse import MEDIA_TYPE
 from relay.batches import BatchJobs
@@ -173,7 +174,11 @@ async def cancel(id: ResponseId, store: Responses, dependencies: Injected) -> Re
 )
 async def delete(id: ResponseId, store: Responses, dependencies: Injected) -> Response:
     """Delete a response; one that has not ended is cancelled first."""
-    record = (await store.find(id)).record
+    try:
+        record = (await store.find(id)).record
+    except JobDamaged:
+        await store.remove_damaged(id)
+        return _json(shapes.ResponseDeleted(id=id).model_dump(), {})
     await dependencies.queue.cancel(record.id, by="caller", reason="its response was deleted")
     await BatchJobs(dependencies.connection).forget([record.id], record.tenant)
     return _json(shapes.ResponseDeleted(id=id).model_dump(), {})

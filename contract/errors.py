@@ -145,14 +145,6 @@ class JobNotKept(JobNotFound):
 
     code = "job_not_kept"
 
-    @classmethod
-    def of(cls, job_id: str) -> "JobNotKept":
-        """The error for a job."""
-        return cls(
-            f"job {job_id[:64]} has ended, and its request and answer were removed then, because "
-            "its retention is none: follow such a job from its start"
-        )
-
 
 class AmbiguousId(RequestError):
     """Several of the caller's ids begin with the given prefix."""
@@ -296,6 +288,7 @@ class JobDamaged(NewerVersion):
     """What Redis has of a job is damaged: no process can read it, of whatever version."""
 
     code = "job_damaged"
+    retryable = False
 
 
 class StorageUnavailable(QueueError):

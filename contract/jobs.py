@@ -7,6 +7,7 @@ from pydantic import Field, TypeAdapter
 from contract.chat import ChatRequest, CountRequest
 from contract.conversations import ConversationPolicy
 from contract.embeddings import EmbedRequest
+from contract.errors import JobNotKept
 from contract.events import Failed
 from contract.images import ImageRequest
 from contract.models import (
@@ -279,3 +280,11 @@ class DeadPurged(WireModel):
     purged: int
     next: str | None = None
     """Cursor to purge the rest with, as `before`; null if there is none."""
+
+
+def not_kept(job_id: str) -> JobNotKept:
+    """The error for what is asked of a job whose retention is `none`, after its end."""
+    return JobNotKept(
+        f"job {job_id[:64]} has ended, and its request and answer were removed then, because "
+        "its retention is none: follow such a job from its start"
+    )

@@ -39,8 +39,8 @@ from contract.tenants import Tenant
 from contract.wire import encode, number
 from relay.connection import Connection, DamagedKey, Hash
 from relay.files import Order, ids_from, place_after, stored_name
-from relay.records import id_from_prefix
 from relay.scripts import batches, jobs
+from relay.scripts.id_prefixes import id_from_prefix
 from relay.webhooks.notices import batch_notice
 from telemetry.trace_context import current_trace
 

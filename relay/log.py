@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Final, Literal
 
 from contract import redis_keys
-from contract.errors import JobNotFound, JobNotKept
+from contract.errors import JobNotFound
 from contract.events import (
     BEGINNING,
     LAST_WORDS,
@@ -21,6 +21,7 @@ from contract.events import (
     LogReset,
     Started,
 )
+from contract.jobs import not_kept
 from contract.result import Fold, Result
 from relay.compaction.follower_turns import in_turn
 from relay.compaction.large_frames import MOST_BYTES, LargeFrames
@@ -86,7 +87,7 @@ def _place(
 
 async def _no_log(connection: Connection, job_id: str) -> JobNotFound:
     if await connection.command("HGET", redis_keys.record(job_id), "retention_s") == b"0":
-        return JobNotKept.of(job_id)
+        return not_kept(job_id)
     return JobNotFound(f"there is no job {job_id[:64]}, or its log has expired")
 
 

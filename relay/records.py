@@ -1,13 +1,11 @@
 """Job records: one hash a job, written by the scripts of `relay/lua/jobs`, kept as long as its log.
 
-A client may name a job by the first characters of its id. Ids are random, so eight characters tell
-a hundred thousand jobs apart. There is no index of prefixes, which would cost each job a write:
-the client's own list is read, newest first, `_SCAN_PAGE` ids a script call.
+A client may name a job by the first characters of its id (relay/scripts/id_prefixes.py).
 """
 
 import json
 import re
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -15,23 +13,24 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from contract import redis_keys
-from contract.errors import AmbiguousId, JobDamaged, JobNotFound, JobNotKept, NewerVersion
+from contract.errors import JobDamaged, JobNotFound, NewerVersion
 from contract.jobs import (
     AnyRequest,
     JobPage,
     JobRecord,
     JobSummary,
     any_request,
+    not_kept,
 )
 from contract.requests import Kind, disconnect_policy, disconnect_text
 from contract.result import Status
 from contract.tenants import DEFAULT_TENANT, Tenant
 from contract.wire import UNREADABLE, VERSION, number
 from relay.compaction.block import RECORD_ID, record_fields
-from relay.connection import Argument, Connection, Hash, ScriptCall
+from relay.connection import Argument, Connection, Hash
 from relay.multiplexer import LargeWord
 from relay.scheduling.later import shown
-from relay.scripts.loader import load
+from relay.scripts.id_prefixes import id_from_prefix
 from relay.scripts.tenant_scripts import MOST_SEEN, SEEN_AT_ONCE, ListSpan, of_tenant
 
 _NUMBERS = (
@@ -57,12 +56,6 @@ _NEW_WORD: Final = re.compile(r"[a-z][a-z0-9_-]{1,39}\Z")
 _PAGE = 100
 _LONGEST_SCAN = 5_000
 """Records that one page reads at most before it returns what matched."""
-MOST_SCANNED: Final = 100_000
-"""Newest ids that are compared with a prefix; an older job needs its whole id."""
-_SCAN_PAGE: Final = 2_000
-"""Ids that one script call compares; it blocks Redis for less than a millisecond."""
-_MOST_MATCHES: Final = 20
-"""Matches after which the search stops: the error then says `20 or more`."""
 
 
 def to_hash(record: JobRecord, request: bytes | LargeWord) -> dict[str, Argument]:
@@ -178,7 +171,7 @@ class Records:
         self._connection = connection
 
     async def get(self, job_id: str) -> JobRecord:
-        """The record of a job; raises JobNotFound, RelayUnavailable."""
+        """The record of a job; raises JobNotFound, JobDamaged, NewerVersion, RelayUnavailable."""
         fields = await self._hash(job_id, _READ, b"metadata")
         with self._named(job_id):
             record = from_hash(fields)
@@ -240,7 +233,7 @@ class Records:
         names = ("id", "compacted", "request", "retention_s")
         fields = await self._hash(job_id, names, b"request")
         if b"request" not in fields and fields.get(b"retention_s") == b"0":
-            raise JobNotKept.of(job_id)
+            raise not_kept(job_id)
         if b"request" not in fields:
             raise JobNotFound(
                 f"the request of job {job_id} is not kept: it has more than 64 KiB, and the job "
@@ -452,54 +445,3 @@ def _has(record: JobRecord, search: str | None) -> bool:
     wanted = search.lower()
     names = (record.model, record.queue, record.tenant, record.worker)
     return record.id.startswith(wanted) or any(wanted in (name or "").lower() for name in names)
-
-
-async def ids_with_prefix(connection: Connection, index: str, prefix: str) -> list[str]:
-    """Ids with a prefix in a sorted set by time, newest first; raises RelayUnavailable.
-
-    An id that is added meanwhile moves the others to higher ranks: one may be read twice, none is
-    missed.
-    """
-    found: dict[str, None] = {}
-    for first in range(0, MOST_SCANNED, _SCAN_PAGE):
-        call = _matching(index, prefix, first, first + _SCAN_PAGE - 1)
-        count, matching = await connection.call(call)
-        found |= dict.fromkeys(matching)
-        if count < _SCAN_PAGE or len(found) >= _MOST_MATCHES:
-            break
-    return list(found)
-
-
-async def id_from_prefix(
-    connection: Connection, index: str, prefix: str, key: Callable[[str], str]
-) -> str | None:
-    """The only id of a sorted set that has this prefix and whose record exists, or None.
-
-    `key(id)` is the key of an id's record. Raises AmbiguousId, RelayUnavailable.
-    """
-    found = await ids_with_prefix(connection, index, prefix)
-    if not found:
-        return None
-    exist = await connection.pipeline([("EXISTS", key(id)) for id in found])
-    return only_match(prefix, [id for id, exists in zip(found, exist, strict=True) if exists])
-
-
-def only_match(prefix: str, found: list[str]) -> str | None:
-    """The only one of these ids, or None if there is none; raises AmbiguousId if there are more."""
-    if len(found) > 1:
-        many = f"{len(found)} or more" if len(found) >= _MOST_MATCHES else str(len(found))
-        raise AmbiguousId(f"{many} ids begin with {prefix}: write more of the one you mean")
-    return found[0] if found else None
-
-
-def _matching(index: str, prefix: str, first: int, last: int) -> ScriptCall[tuple[int, list[str]]]:
-    """Search the ids of these ranks, newest first.
-
-    Returns how many ids have these ranks, and those of them with the prefix.
-    """
-    return ScriptCall(load("ids/matching"), [index], [prefix, first, last], _matches_of)
-
-
-def _matches_of(reply: Any) -> tuple[int, list[str]]:
-    count, *ids = reply
-    return count, [id.decode(errors="replace") for id in ids]

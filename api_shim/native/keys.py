@@ -25,7 +25,7 @@ from contract.tenants import (
     KeyRotation,
     NewKey,
 )
-from relay.records import only_match
+from relay.scripts.id_prefixes import only_match
 
 
 async def allowed(connection: HTTPConnection, dependencies: Injected, _: Admin) -> None:

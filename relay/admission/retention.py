@@ -8,8 +8,8 @@ killed can leave any behind.
 import math
 
 from contract.chat import ChatRequest
-from contract.errors import InvalidRequest, JobNotKept
-from contract.jobs import AnyRequest, JobRecord
+from contract.errors import InvalidRequest
+from contract.jobs import AnyRequest, JobRecord, not_kept
 from contract.requests import Retention
 from contract.tenants import Tenant
 from relay.settings import RelaySettings
@@ -60,4 +60,4 @@ def demand_kept(record: JobRecord, settings: RelaySettings, now: float) -> None:
     if record.retention_s != 0 or record.ended_at is None:
         return
     if now > record.ended_at + settings.retention_grace_s:
-        raise JobNotKept.of(record.id)
+        raise not_kept(record.id)

@@ -7,8 +7,8 @@ from contract import redis_keys
 from contract.errors import AmbiguousId, JobNotFound
 from contract.events import Delta
 from contract.tenants import Tenant
-from relay import records as job_records
 from relay.records import Records
+from relay.scripts import id_prefixes
 
 MINE, ADMIN = Tenant(name="mine"), Tenant(name="boss", admin=True)
 A, B, C = "abcd0" + "0" * 27, "abcd1" + "0" * 27, "ffff0" + "0" * 27
@@ -83,13 +83,13 @@ async def test_expired_jobs_do_not_make_a_prefix_ambiguous(redis_url: str) -> No
 async def test_the_search_is_bounded_and_covers_every_page(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_records, "_SCAN_PAGE", 10)
-    monkeypatch.setattr(job_records, "MOST_SCANNED", 50)
+    monkeypatch.setattr(id_prefixes, "_SCAN_PAGE", 10)
+    monkeypatch.setattr(id_prefixes, "MOST_SCANNED", 50)
     async with relay_on(redis_url) as relay:
         for number in range(60):
             await relay.connection.command("ZADD", "index", number, f"{number:04x}")
         found = [
-            await job_records.ids_with_prefix(relay.connection, "index", f"{number:04x}")
+            await id_prefixes.ids_with_prefix(relay.connection, "index", f"{number:04x}")
             for number in range(60)
         ]
 

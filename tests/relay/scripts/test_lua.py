@@ -28,7 +28,6 @@ from relay import (
     idempotency,
     model_leases,
     reconciler,
-    records,
     roster,
 )
 from relay.access import audit_log
@@ -39,7 +38,15 @@ from relay.metrics import totals
 from relay.order import Arrival, Bounds, ClaimFilter
 from relay.repair import damaged_keys, index_rebuild, queue_rebuild
 from relay.room import orphaned_keys, room_maker, room_state
-from relay.scripts import batches, jobs, queues, table_scripts, tenant_scripts, turn_scripts
+from relay.scripts import (
+    batches,
+    id_prefixes,
+    jobs,
+    queues,
+    table_scripts,
+    tenant_scripts,
+    turn_scripts,
+)
 from relay.scripts.loader import load, source
 from relay.scripts.tenant_scripts import ListSpan
 from relay.settings import RelaySettings
@@ -124,7 +131,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "idempotency/release": idempotency.release_key(KEY, JOB),
     "idempotency/renew": idempotency.renew_keys(TIMES, 1),
     "ids/of_tenant": tenant_scripts.of_tenant(redis_keys.DEAD, "t", ListSpan.older_than(None)),
-    "ids/matching": records._matching(redis_keys.RECENT, "abcd", 0, 1),
+    "ids/matching": id_prefixes._matching(redis_keys.RECENT, "abcd", 0, 1),
     "jobs/begin": jobs.begin(NEW),
     "jobs/begin_single": jobs.begin_single(NEW, redis_keys.single(QUEUE, "t", "m")),
     "jobs/begin_once": jobs.begin_once(NEW, KEY, "f", ttl_s=1, renew_s=1.0),

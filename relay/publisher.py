@@ -37,7 +37,7 @@ _CROWDED: Final = 2048
 _FULL: Final = 4096
 """Events that may wait in a process, shared by the attempts that have any; each may have a few."""
 _LEAST_SHARE: Final = 16
-_FULL_BYTES: Final = 32 * 2**20
+_FULL_BYTES: Final = 4 * 2**20
 """Bytes of those events, shared as their number is."""
 _LEAST_SHARE_BYTES: Final = 2**16
 _ENTRY_BYTES: Final = 2**14

@@ -8,11 +8,13 @@ import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final, NamedTuple, Protocol
 
 import aiohttp
 import certifi
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
 from typing_extensions import override
 
 CONNECT_S: Final = 10.0
@@ -20,6 +22,10 @@ KEEP_IDLE_S: Final = 4.0
 """Seconds; llama-server closes an idle connection after 5 s, so the client closes it first."""
 _TIMEOUTS: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
 """None between a request and its first byte: a cold model may load for minutes."""
+_FINAL: Final = 200
+"""Statuses from here on end an exchange."""
+_MOST_WAITING: Final = 100
+"""Interim responses before one that ends an exchange, and responses that nobody has read."""
 _reused: ContextVar[list[bool] | None] = ContextVar("reused", default=None)
 
 
@@ -119,8 +125,37 @@ class Connections:
         return session
 
 
+class _Responses(ResponseHandler):
+    """The server's end of a connection, which may not send heads without an end.
+
+    aiohttp passes over interim responses (1xx) for as long as some have come, and keeps responses
+    that nobody has asked for.
+    """
+
+    _interim = 0
+
+    @override
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        if self.is_eof():
+            return
+        self._interim = self._interim + 1 if data[0].code < _FINAL else 0
+        if self._interim <= _MOST_WAITING and len(self) < _MOST_WAITING:
+            super().feed_data(data, size)
+            return
+        self._buffer.clear()
+        self.set_exception(HttpProcessingError(message="responses without an end"))
+        if self.transport is not None:
+            self.transport.close()
+
+
 class _Connector(aiohttp.TCPConnector):
     """Tells the task that waits for a connection whether it was used before."""
+
+    def __init__(self, **options: Any) -> None:
+        """As aiohttp's."""
+        super().__init__(**options)
+        made: Any = partial(_Responses, loop=self._loop)
+        self._factory = made
 
     @override
     async def connect(self, *args: Any, **options: Any) -> aiohttp.connector.Connection:

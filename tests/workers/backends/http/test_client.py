@@ -236,3 +236,54 @@ async def test_an_answer_without_an_end_is_not_kept(
     finally:
         await client.aclose()
         listener.close()
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [
+        b"HTTP/1.1 102 Processing\r\n\r\n" * 10_000,
+        b"HTTP/1.1 102 Processing\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" * 99,
+    ],
+)
+async def test_interim_responses_without_an_end_are_no_answer(heads: bytes) -> None:
+    sent = 0
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        with suppress(ConnectionError):
+            await _request(reader)
+            while True:
+                writer.write(heads)
+                sent += len(heads)
+                await writer.drain()
+                await asyncio.sleep(0)
+
+    listener = await asyncio.start_server(connected, "127.0.0.1", 0)
+    client = BackendClient(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+    try:
+        with pytest.raises(BadEndpoint, match="responses without an end"):
+            await client.json("POST", "/", limit_s=5)
+    finally:
+        await client.aclose()
+        listener.close()
+
+    assert sent < 20 * 2**20
+
+
+async def test_interim_responses_before_an_answer_are_passed_over() -> None:
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(3):
+            await _request(reader)
+            writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 60)
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n" + b'{"a":1}')
+            await writer.drain()
+        writer.close()
+
+    listener = await asyncio.start_server(connected, "127.0.0.1", 0)
+    client = BackendClient(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+    try:
+        assert [await client.json("GET", "/", limit_s=5) for _ in range(3)] == [{"a": 1}] * 3
+    finally:
+        await client.aclose()
+        listener.close()

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LONGEST_FILE = 500
 LONGEST_FUNCTION = 40
 BANNED = {"utils", "helpers", "common", "base", "core", "manager", "misc"}
+CLOSES = re.compile(r"\.(cleanup|close|aclose|stop|terminate|kill|shutdown|send_signal)\(")
 LEFT_OVER = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
 
 
@@ -122,3 +124,25 @@ def test_a_test_file_has_the_name_of_its_module_or_lists_its_subjects(path: Path
 
     assert any(each.exists() for each in modules) or subjects
     assert [each for each in subjects if not each.exists()] == []
+
+
+def _left_open(body: Sequence[ast.stmt]) -> Iterator[str]:
+    """What follows a `yield` that no `finally` follows, in a body and in those inside of it."""
+    for at, each in enumerate(body):
+        if isinstance(each, ast.Expr) and isinstance(each.value, ast.Yield):
+            yield from (ast.unparse(after) for after in body[at + 1 :])
+        if isinstance(each, ast.With | ast.AsyncWith):
+            yield from _left_open(each.body)
+
+
+@pytest.mark.parametrize("path", TESTS, ids=name_of)
+def test_what_a_test_has_started_ends_although_it_fails(path: Path) -> None:
+    found = {
+        function.name: closing
+        for function in ast.walk(tree(path))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        and any("contextmanager" in ast.unparse(each) for each in function.decorator_list)
+        and (closing := [each for each in _left_open(function.body) if CLOSES.search(each)])
+    }
+
+    assert found == {}

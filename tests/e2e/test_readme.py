@@ -38,14 +38,16 @@ def fleet_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     env = {key: value for key, value in os.environ.items() if not key.startswith("FLEET_")}
     with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True) as up:
         assert up.stdout is not None
-        ready = json.loads(up.stdout.readline())
-        url = ready["urls"][0]
-        models = wait_until(lambda: _with_both(url), 30)
-        assert min(model["name"] for model in models) == "aa-embed"
-        model = next(m["name"] for m in models if "chat" in m["traits"])
-        yield env | {"FLEET_URL": url, "MODEL": model, "PATH": f"{BIN}:{env['PATH']}"}
-        up.send_signal(signal.SIGTERM)
-        up.wait(30)
+        try:
+            ready = json.loads(up.stdout.readline())
+            url = ready["urls"][0]
+            models = wait_until(lambda: _with_both(url), 30)
+            assert min(model["name"] for model in models) == "aa-embed"
+            model = next(m["name"] for m in models if "chat" in m["traits"])
+            yield env | {"FLEET_URL": url, "MODEL": model, "PATH": f"{BIN}:{env['PATH']}"}
+        finally:
+            up.send_signal(signal.SIGTERM)
+            up.wait(30)
 
 
 def _with_both(url: str) -> list[dict[str, Any]]:

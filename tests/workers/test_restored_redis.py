@@ -43,15 +43,17 @@ async def taken_over(
     job_id = await begin(relay)
     copy = await saved(relay)
     work = asyncio.create_task(one.worker.work(QUEUE))
-    async with asyncio.timeout(10):
-        while (await relay.records.get(job_id)).status != "running":
-            await asyncio.sleep(0.01)
-    await restore(relay, copy)
-    job = await taken_by_another(relay)
-    yield job, work
-    work.cancel()
-    with suppress(asyncio.CancelledError):
-        await work
+    try:
+        async with asyncio.timeout(10):
+            while (await relay.records.get(job_id)).status != "running":
+                await asyncio.sleep(0.01)
+        await restore(relay, copy)
+        job = await taken_by_another(relay)
+        yield job, work
+    finally:
+        work.cancel()
+        with suppress(asyncio.CancelledError):
+            await work
     await keeps_its_job(relay, job)
 
 

@@ -148,7 +148,12 @@ def _webhooks(connection: Connection, settings: ShimSettings) -> tuple[WebhookSt
 
 
 def _file_room(settings: ShimSettings, files: Files, storage: Storage) -> FileRoom:
-    bounds = FileBounds(settings.tenant_files_bytes, settings.files_bytes, settings.tenant_share)
+    bounds = FileBounds(
+        settings.tenant_files_bytes,
+        settings.files_bytes,
+        settings.tenant_share,
+        tenant_files=settings.tenant_files,
+    )
     return FileRoom(files, storage, bounds, settings.disk_reserve_bytes)
 
 

@@ -187,6 +187,9 @@ class ShimSettings(RelaySettings, MetricsSettings, TraceSettings, TokenSettings)
     tenant_files_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 50 * 2**30
     """Bytes that the stored files of one tenant may have, results of batches among them; a file
     that would exceed them is a 413."""
+    tenant_files: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    """Files that one tenant may have, however small, results of batches among them: each is a
+    record of about a kilobyte in Redis. One more is a 413."""
     files_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 100 * 2**30
     """Bytes that all stored files may have; a file that would exceed them is a 503."""
     disk_reserve_bytes: Annotated[int, Field(ge=0, le=MOST_BYTES)] = 2**30

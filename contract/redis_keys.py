@@ -132,7 +132,7 @@ FILE_SIZES: Final = "fleet:stored:sizes"
 """Hash of stored files: name to `<bytes> <tenant>`, until their bytes are deleted."""
 
 FILE_BYTES: Final = "fleet:stored:bytes"
-"""Hash of the sums of those: of each tenant by `=<tenant>`, and of `all`."""
+"""Hash of the sums of those: of each tenant by `=<tenant>`, and of `all`; `#<tenant>`: how many."""
 
 SUSPECTS: Final = "fleet:suspects"
 """Set of keys over which a command or script has failed, for the maintainer to look at."""

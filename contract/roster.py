@@ -216,10 +216,11 @@ class FleetLimit(WireModel):
 
     what: str
     """As in `memory of Redis`, `jobs of tenant research` (while that memory is nearly full),
-    `jobs in queue box.chat`, `files of tenant research`."""
+    `jobs in queue box.chat`, `files of tenant research` (their bytes), `number of files of tenant
+    research`."""
     held: int
     limit: int
-    unit: Literal["bytes", "jobs", "tokens"]
+    unit: Literal["bytes", "jobs", "tokens", "files"]
     """Of both."""
     setting: str
     """What changes it."""

@@ -31,6 +31,8 @@ _STORED_NAME: Final = re.compile(r"(files|batches)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*
 _TENANT: Final = 0
 _ALL: Final = -1
 _SHARE: Final = -2
+_NUMBER: Final = -3
+_MOST_FILES: Final = 100_000
 _INDEX: Final = (redis_keys.STORED, redis_keys.FILE_SIZES, redis_keys.FILE_BYTES)
 _GONE: Final = [None, None, None]
 _PAGE: Final = 100
@@ -48,13 +50,16 @@ class FileBounds(NamedTuple):
     """The part that one tenant may have of what it has and what is free."""
     free_bytes: int | None = None
     """Bytes that the disk has room for; None if that is not known."""
+    tenant_files: int = _MOST_FILES
+    """How many files of one tenant, however small: each is a record in Redis."""
 
 
 class StoredBytes(NamedTuple):
-    """How many bytes of files are stored."""
+    """How many bytes of files are stored, and how many files."""
 
     all_bytes: int
     by_tenant: dict[str, int]
+    files_by_tenant: dict[str, int]
 
 
 class Files:
@@ -152,6 +157,8 @@ class Files:
         if whose in {_TENANT, _SHARE}:
             setting = "FLEET_TENANT_FILES_BYTES" if whose == _TENANT else _OF_WHAT_IS_FREE
             raise _quota_full(tenant, size_bytes, held_bytes, limit_bytes, setting)
+        if whose == _NUMBER:
+            raise _too_many(tenant, held_bytes, limit_bytes)
         if whose == _ALL:
             raise _storage_full(size_bytes, held_bytes, limit_bytes)
 
@@ -163,7 +170,13 @@ class Files:
             with self._connection.passing_over(redis_keys.FILE_BYTES):
                 found[name.decode()] = int(number(size))
         return StoredBytes(
-            found.pop("all", 0), {name.removeprefix("="): size for name, size in found.items()}
+            found.get("all", 0),
+            {name.removeprefix("="): size for name, size in found.items() if name.startswith("=")},
+            {
+                name.removeprefix("#"): count
+                for name, count in found.items()
+                if name.startswith("#")
+            },
         )
 
     async def is_held(self, name: str) -> bool:
@@ -243,6 +256,15 @@ def _quota_full(
     )
 
 
+def _too_many(tenant: str, held: int, limit: int) -> FileQuotaFull:
+    return FileQuotaFull(
+        f"tenant {tenant} has {held:,} files, results of batches included, and may have {limit:,} "
+        "(FLEET_TENANT_FILES): delete files, or let them expire sooner with expires_after",
+        held=held,
+        limit=limit,
+    )
+
+
 def _storage_full(size_bytes: int, held_bytes: int, limit_bytes: int) -> StorageUnavailable:
     return StorageUnavailable(
         f"all stored files have {mib(held_bytes)}, this one {mib(size_bytes)}, and may have "
@@ -305,10 +327,11 @@ def reserve_bytes(
     """Count `name` with so many bytes, unless a bound would be exceeded.
 
     Returns 1; or 0 (the tenant's), -1 (of all) or -2 (the share) with the bytes that are counted
-    without it and how many there may be.
+    without it and how many there may be; or -3 with how many files the tenant has, and may have.
     """
     free: Argument = "" if bounds.free_bytes is None else bounds.free_bytes
     args: list[Argument] = [name, WRITING_S, tenant, size_bytes, *bounds[:3], free]
+    args.append(bounds.tenant_files)
     return ScriptCall(load("files/reserve"), list(_INDEX), args, _reserved)
 
 

@@ -115,7 +115,9 @@ async def _checked(dependencies: Dependencies, *, full: bool) -> str:
 async def limits(dependencies: Injected, _: Admin) -> FleetLimits:
     """Read how full the limits are at which the fleet refuses jobs and files: an admin's key."""
     settings = dependencies.settings
-    bounds = FileBounds(settings.tenant_files_bytes, settings.files_bytes)
+    bounds = FileBounds(
+        settings.tenant_files_bytes, settings.files_bytes, tenant_files=settings.tenant_files
+    )
     reader = LimitReader(dependencies.connection, dependencies.files, bounds)
     async with soon():
         found = await reader.read(await dependencies.roster.recent())

@@ -79,6 +79,15 @@ class LimitReader:
                 for tenant, held in stored.by_tenant.items()
             ]
         )  # fmt: skip
+        yield from _fullest(
+            [
+                FleetLimit(
+                    what=f"number of files of tenant {tenant}", held=held, unit="files",
+                    limit=self._bounds.tenant_files, setting="FLEET_TENANT_FILES",
+                )
+                for tenant, held in stored.files_by_tenant.items()
+            ]
+        )  # fmt: skip
 
 
 def _fullest(limits: list[FleetLimit]) -> list[FleetLimit]:

@@ -1,5 +1,6 @@
 -- Defines resize(sizes, sums, name, tenant, size_bytes), which counts an object of the storage with
--- this size, or no longer (0); and bytes_of(sums, tenant), the sums of a tenant and of all.
+-- this size, or no longer (0); bytes_of(sums, tenant), the sums of a tenant and of all; and
+-- number_of(sums, tenant), how many objects a tenant has.
 local function add(sums, field, by)
     if by == 0 then return end
     -- What is no number was not written by the fleet: it counts anew.
@@ -20,7 +21,13 @@ local function resize(sizes, sums, name, tenant, size_bytes)
     local by = size_bytes - tonumber(old_bytes)
     add(sums, '=' .. owner, by)
     add(sums, 'all', by)
+    if not before and size_bytes > 0 then add(sums, '#' .. owner, 1)
+    elseif before and size_bytes <= 0 then add(sums, '#' .. owner, -1) end
     return by
+end
+local function number_of(sums, tenant)
+    local number = tonumber(redis.call('HGET', sums, '#' .. tenant) or 0) or 0
+    return number < 1e9 and number or 0  -- more was not counted by the fleet
 end
 local function bytes_of(sums, tenant)
     local own, all = unpack(redis.call('HMGET', sums, '=' .. tenant, 'all'))

@@ -36,8 +36,8 @@ async def test_bytes_are_counted_once_and_until_they_are_deleted(redis_url: str)
         await files.forget("files/1")
         await files.forget("files/1")
 
-        assert whole == (150, {"a": 100, "b": 50})
-        assert await files.stored_bytes() == (50, {"b": 50})
+        assert whole == (150, {"a": 100, "b": 50}, {"a": 1, "b": 1})
+        assert await files.stored_bytes() == (50, {"b": 50}, {"b": 1})
         await files.forget("files/2")
         assert await connection.command("EXISTS", "fleet:stored:bytes", "fleet:stored:sizes") == 0
 
@@ -123,6 +123,39 @@ async def test_small_files_count_as_64_kib_until_they_are_deleted(
     assert [each.json()["bytes"] for each in taken[:4]] == [size_bytes] * 4
     assert held == [4 * 64 * KIB, 2 * 64 * KIB]
     assert [each.status_code for each in again] == [200, 200, 413]
+
+
+async def test_the_number_of_files_is_bounded_however_small_they_are(
+    own_redis: RedisServer,
+) -> None:
+    # 819,200 files of a byte were within 50 GiB, and 0.8 GB of records in Redis.
+    with keyed(own_redis.url, tenant_files=3) as shim:
+        async with shim.caller("a") as ann, shim.caller("b") as bob, shim.admin as admin:
+            taken = [await upload(ann, 1) for _ in range(5)]
+            others = await upload(bob, 1)
+            limits = (await admin.get("/api/v1/limits")).json()["limits"]
+            ended = await ann.post(
+                "/v1/batches",
+                json={
+                    "input_file_id": taken[0].json()["id"], "completion_window": "24h",
+                    "endpoint": "/v1/chat/completions",
+                },
+            )  # fmt: skip
+            await ann.delete(f"/v1/files/{taken[0].json()['id']}")
+            again = [await upload(ann, 1) for _ in range(2)]
+
+    assert [each.status_code for each in taken] == [200] * 3 + [413] * 2
+    error = taken[-1].json()["error"]
+    assert error["code"] == "file_quota_full"
+    assert "3 files" in error["message"]
+    assert "FLEET_TENANT_FILES)" in error["message"]
+    assert (others.status_code, ended.status_code) == (200, 413)
+    assert [each.status_code for each in again] == [200, 413]
+    (told,) = [each for each in limits if each["what"] == "number of files of tenant a"]
+    assert told == {
+        "what": "number of files of tenant a", "held": 3, "limit": 3, "unit": "files",
+        "setting": "FLEET_TENANT_FILES",
+    }  # fmt: skip
 
 
 async def test_a_batch_whose_results_have_no_room_is_refused(own_redis: RedisServer) -> None:

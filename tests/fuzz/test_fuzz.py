@@ -7,11 +7,11 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from fuzz.judge import operations
+from fuzz.judge import case_of, fire, operations
 from fuzz.run import Tally, fuzz
 from fuzz.sockets import SOCKET
 from fuzz.tenants import Stage, stage
-from fuzz.valid_requests import NEVER_SERVED
+from fuzz.valid_requests import NEVER_SERVED, Valid
 
 SEED = 20261129
 OPERATIONS = operations()
@@ -51,6 +51,13 @@ def test_what_is_anothers_is_like_what_nobody_has(at: Stage, name: str) -> None:
     assert told == ask(at, "bob", name, nobodys)
     if name.startswith("GET"):
         assert ask(at, "ann", name, id)[0] in {200, 400}
+
+
+def test_a_head_that_is_no_http_is_no_fault_of_an_operation(at: Stage) -> None:
+    case = case_of(OPERATIONS["GET /api/v1/dead/{id}"], Valid(path={"id": "0" * 32}))
+    case.headers["Content-Length"] = "%QvJ$"
+
+    assert fire(at, case, at.callers["ann"], None) == (400, "")
 
 
 @pytest.mark.slow

@@ -266,6 +266,11 @@ def homes_used(queue: str) -> str:
     return f"fleet:q:{queue}:homes:used"
 
 
+def homes_of(queue: str, tenant: str) -> str:
+    """List of those conversations of a tenant, in the order in which they began."""
+    return f"fleet:q:{queue}:homes:of:{tenant}"
+
+
 def addresses(queue: str) -> str:
     """Hash of the addresses that work: id to `<expires at> <lease in seconds> <worker>`."""
     return f"fleet:q:{queue}:addresses"

@@ -155,7 +155,9 @@ class Claims:
             call = jobs.start(claim.job_id, started)
         else:
             settings = self._connection.settings
-            kept = Remembered(settings.conversation_ttl_s, settings.conversations_kept)
+            kept = Remembered(
+                settings.conversation_ttl_s, settings.conversations_kept, settings.tenant_share
+            )
             place = TurnPlace(claim.conversation, home)
             call = start_turn(claim.job_id, claim.queue, started, place, kept)
         answer = await self._connection.call_or_none(call, f"job {claim.job_id}")

@@ -100,7 +100,7 @@ class RelaySettings(FleetSettings):
     """Seconds after a message's start for which its conversation's address is remembered."""
     conversations_kept: Annotated[int, Field(ge=1, le=10**7)] = 20_000
     """Conversations of a queue whose address is remembered; of more, the longest unused are
-    forgotten."""
+    forgotten, and of a tenant with more than `tenant_share`, its own oldest."""
     dead_ttl_s: Seconds = 7 * 86400
     """Seconds that a dead letter's record and log are kept."""
     remember_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 30 * 86400

@@ -125,6 +125,7 @@ class TenantSweep:
             queue = (queue_name or b"").decode()
             commands += [
                 ("UNLINK", redis_keys.turns(id)),
+                ("UNLINK", redis_keys.homes_of(queue, self._tenant)),
                 ("HDEL", redis_keys.homes(queue), id),
                 ("ZREM", redis_keys.homes_used(queue), id),
             ]

@@ -72,6 +72,7 @@ TENANT: Final[Mapping[Callable[[str], str], str]] = {
 _NAMES: Final[Mapping[str, str]] = {
     **{make("*"): kind for make, kind in (*QUEUE.items(), *TENANT.items())},
     redis_keys.line("*", "*"): "zset",
+    redis_keys.homes_of("*", "*"): "list",
 }
 _PATTERNS: Final = [
     (name, re.compile(re.escape(name).replace(r"\*", "(.+)"), re.DOTALL)) for name in _NAMES

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from contract import redis_keys
 from contract.conversations import ConversationTurn
 from contract.events import Started
+from contract.tenants import DEFAULT_TENANT
 from relay.connection import Argument, Hash, ScriptCall, pairs
 from relay.scripts.jobs import NewJob, event_fields
 from relay.scripts.loader import load
@@ -48,6 +49,8 @@ class Remembered(NamedTuple):
 
     ttl_s: float
     most: int
+    share: float = 1.0
+    """The part that one tenant has of what it has and what is free."""
 
 
 class TurnPlace(NamedTuple):
@@ -86,7 +89,8 @@ def start_turn(
     ]
     args: list[Argument] = [
         redis_keys.channel(job_id), started.attempt, started.worker, started.nonce or "",
-        event_fields(started), *place, *remembered,
+        event_fields(started), *place, *remembered, DEFAULT_TENANT.name,
+        redis_keys.homes_of(queue, "*"),
     ]  # fmt: skip
     return ScriptCall(load("jobs/start_turn"), keys, args, _started)
 

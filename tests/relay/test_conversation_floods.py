@@ -129,3 +129,57 @@ async def test_a_list_has_few_messages_that_have_ended(redis_url: str) -> None:
         assert ids[:3] == kept
         assert len(ids) <= 20
         assert await relay.connection.command("TTL", key) > 0
+
+
+async def converse(relay: Relay, tenant: Tenant, name: str) -> None:
+    await relay.queue.enqueue(chat(conversation=name), queue=QUEUE, tenant=tenant)
+    job = await begin(relay)
+    assert job is not None
+    await end(relay, job)
+
+
+async def homes_of(relay: Relay, tenant: Tenant, names: list[str]) -> list[str]:
+    """Those of a tenant's conversations whose address is remembered."""
+    kept = await relay.connection.command("HGETALL", redis_keys.homes(QUEUE))
+    return [each for each in names if conversation_id(tenant.name, each).encode() in kept]
+
+
+async def test_a_flood_of_conversations_costs_no_other_tenant_its_prefix(redis_url: str) -> None:
+    async with relay_on(redis_url, conversations_kept=20) as relay:
+        quiet = [f"b{n}" for n in range(4)]
+        for name in quiet:
+            await converse(relay, B, name)
+        flood = [f"a{n}" for n in range(60)]
+        for name in flood:
+            await converse(relay, A, name)
+        late = [f"c{n}" for n in range(3)]
+        for name in late:
+            await converse(relay, Tenant(name="c"), name)
+
+        assert await homes_of(relay, B, quiet) == quiet
+        assert await homes_of(relay, A, flood) == flood[-8:]
+        assert await homes_of(relay, Tenant(name="c"), late) == late
+        assert await relay.connection.command("ZCARD", redis_keys.homes_used(QUEUE)) == 15
+
+
+async def test_without_keys_all_conversations_are_kept_up_to_the_bound(redis_url: str) -> None:
+    async with relay_on(redis_url, conversations_kept=9) as relay:
+        names = [f"c{n}" for n in range(12)]
+        for name in names:
+            await converse(relay, DEFAULT_TENANT, name)
+
+        assert await homes_of(relay, DEFAULT_TENANT, names) == names[-9:]
+
+
+async def test_a_message_of_a_conversation_that_goes_on_costs_nothing_more_for_the_share(
+    own_redis: RedisServer,
+) -> None:
+    costs = []
+    async with relay_on(own_redis.url) as relay:
+        for tenant in (DEFAULT_TENANT, A):
+            for _ in range(2):  # the second one is counted
+                own_redis.say("CONFIG", "RESETSTAT")
+                await converse(relay, tenant, "c")
+            costs.append(commands(own_redis))
+
+    assert costs[1] <= costs[0]

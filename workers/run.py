@@ -90,7 +90,7 @@ from workers.backends.protocols import (
     capabilities,
     ungranted,
 )
-from workers.backends.tools import demand_calls
+from workers.backends.tools import CallBounds
 from workers.backends.vector_rows import unit_vectors
 from workers.continuation import Continuation, EarlierOutput, Fresh, Plan, plan
 from workers.image_fetch import ImageFetcher
@@ -320,7 +320,7 @@ class Run:
     async def _publish(
         self, answer: Continuation, started_at: float, ignored: tuple[str, ...]
     ) -> Done:
-        first_at: float | None = None
+        first_at, bounds = None, CallBounds()
         async with aclosing(answer.events()) as events:
             async for event in events:
                 if first_at is None:
@@ -331,7 +331,7 @@ class Run:
                     done = self._whole(event, ignored, started_at, first_at)
                     self.attempt_log.append(done)
                     return done
-                demand_calls(event)
+                bounds.demand(event)
                 if first_at is None and _is_output(event):
                     first_at = asyncio.get_running_loop().time()
                 await self._append(event)

@@ -7,6 +7,7 @@ from contract.chat import LONGEST_CALL_ID, LONGEST_CALLED, Tool
 from contract.errors import BadAnswer
 from contract.events import Delta, Event
 from contract.json_lines import json_line
+from contract.json_texts.arguments import MOST_CHARS
 
 
 def tool_definition(tool: Tool, *, strict: bool = False) -> dict[str, Any]:
@@ -47,22 +48,30 @@ def few_calls(calls: Sequence[Call] | None) -> Sequence[Call]:
     return calls or ()
 
 
-def demand_calls(event: Event) -> None:
-    """Raise BadAnswer for calls that could not be sent back: too many, an endless name or id.
+class CallBounds:
+    """What the calls of one answer may hold: no more than can be sent back and parsed."""
 
-    Calls are numbered from 0.
-    """
-    if not isinstance(event, Delta):
-        return
-    for call in event.tool_calls or ():
-        if not 0 <= call.index < MOST_CALLS:
-            raise BadAnswer(f"the backend's answer has more than {MOST_CALLS} tool calls")
-        for what, text, most in (
-            ("name", call.name, LONGEST_CALLED),
-            ("id", call.id, LONGEST_CALL_ID),
-        ):
-            if len(text or "") > most:
-                raise BadAnswer(
-                    f"the backend's answer has a tool call whose {what} has more than {most}"
-                    " characters"
-                )
+    def __init__(self) -> None:
+        """No call yet."""
+        self._chars = 0
+
+    def demand(self, event: Event) -> None:
+        """Raise BadAnswer for an event with which there are too many calls, or too large ones.
+
+        Calls are numbered from 0.
+        """
+        calls = event.tool_calls if isinstance(event, Delta) else None
+        for call in calls or ():
+            self._chars += len(call.arguments or "")
+            if not 0 <= call.index < MOST_CALLS:
+                raise BadAnswer(f"the backend's answer has more than {MOST_CALLS} tool calls")
+            for what, length, most in (
+                ("name", len(call.name or ""), LONGEST_CALLED),
+                ("id", len(call.id or ""), LONGEST_CALL_ID),
+                ("arguments", self._chars, MOST_CHARS),
+            ):
+                if length > most:
+                    raise BadAnswer(
+                        f"the backend's answer has tool calls with more than {most} characters"
+                        f" of {what}"
+                    )

@@ -22,7 +22,7 @@ from workers.backends.http.json_text import StreamJson, parse_json
 from workers.backends.openai.chunks import OpenAIChunks, ReasoningDetails
 from workers.backends.openai.llamacpp_router import DownloadProgress, load_progress
 from workers.backends.shapes import DownloadSums
-from workers.backends.tools import MOST_CALLS, demand_calls
+from workers.backends.tools import MOST_CALLS, CallBounds
 
 QUICK_S: Final = 10.0
 """Many times what it takes."""
@@ -106,10 +106,19 @@ async def test_a_list_of_models_holds_no_more_either(type: str) -> None:
     ],
 )
 def test_a_call_that_cannot_be_sent_back_ends_its_job(call: ToolCallDelta) -> None:
-    with pytest.raises(BadAnswer, match="tool call"):
-        demand_calls(Delta(tool_calls=(call,)))
+    with pytest.raises(BadAnswer, match="tool calls"):
+        CallBounds().demand(Delta(tool_calls=(call,)))
 
-    demand_calls(Delta(tool_calls=(ToolCallDelta(index=MOST_CALLS - 1, name="f", id="i"),)))
+    CallBounds().demand(Delta(tool_calls=(ToolCallDelta(index=MOST_CALLS - 1, name="f", id="i"),)))
+
+
+def test_arguments_of_all_calls_have_a_bound_together() -> None:
+    bounds = CallBounds()
+    for index in range(8):
+        bounds.demand(Delta(tool_calls=(ToolCallDelta(index=index, arguments="x" * 2**20),)))
+
+    with pytest.raises(BadAnswer, match="more than 8388608 characters of arguments"):
+        bounds.demand(Delta(tool_calls=(ToolCallDelta(index=0, arguments="x"),)))
 
 
 @pytest.mark.parametrize("index", ["x", -5, 1e300, 2**70, None, 0.5])

@@ -41,6 +41,7 @@ from relay.connection import Connection, DamagedKey, Hash
 from relay.files import Order, ids_from, place_after, stored_name
 from relay.scripts import batches, jobs
 from relay.scripts.id_prefixes import id_from_prefix
+from relay.turns.list_turns import list_turns
 from relay.webhooks.notices import batch_notice
 from telemetry.trace_context import current_trace
 
@@ -220,8 +221,9 @@ class BatchStore:
         start = await place_after(self._connection, index, after, order)
         if start is None:
             raise no_batch(after or "")
-        ids = await ids_from(self._connection, index, start, limit + 1, order)
-        found = await self._found(ids[:limit])
+        async with list_turns().turn(tenant.name):
+            ids = await ids_from(self._connection, index, start, limit + 1, order)
+            found = await self._found(ids[:limit])
         return BatchPage(
             batches=tuple(batch for batch in found if batch), has_more=len(ids) > limit
         )

@@ -41,6 +41,7 @@ from relay.connection import Argument, Connection, ScriptCall
 from relay.queue import Queue
 from relay.records import Records, sees
 from relay.scripts.loader import load
+from relay.turns.list_turns import list_turns
 from relay.usage.settlement import Settlement
 
 _PURGED_AT_ONCE: Final = 500
@@ -114,8 +115,9 @@ class DeadLetters:
         call reads is bounded.
         Raises RelayUnavailable.
         """
-        records, cursor = await self._found(wanted, limit, before)
-        return DeadPage(letters=tuple(await self._letters(records)), next=cursor)
+        async with list_turns().turn(wanted.visible_to.name):
+            records, cursor = await self._found(wanted, limit, before)
+            return DeadPage(letters=tuple(await self._letters(records)), next=cursor)
 
     async def groups(self, wanted: DeadLetterFilter) -> DeadGroups:
         """The newest 2,000 letters that match, grouped by how they failed.
@@ -135,11 +137,12 @@ class DeadLetters:
 
         Raises RelayUnavailable.
         """
-        records, cursor = await self._found(wanted, limit, None)
-        letters = []
-        for first in range(0, len(records), _AT_ONCE):
-            letters += await self._letters(records[first : first + _AT_ONCE])
-        return letters, cursor is None
+        async with list_turns().turn(wanted.visible_to.name):
+            records, cursor = await self._found(wanted, limit, None)
+            letters = []
+            for first in range(0, len(records), _AT_ONCE):
+                letters += await self._letters(records[first : first + _AT_ONCE])
+            return letters, cursor is None
 
     async def count(self, lately_s: float) -> tuple[int, int]:
         """How many dead letters there are, and how many came in the last `lately_s` seconds.
@@ -213,7 +216,8 @@ class DeadLetters:
     async def purge_all(self, wanted: DeadLetterFilter, *, before: str | None = None) -> DeadPurged:
         """Delete up to 500 dead jobs that match, the last to die first; raises RelayUnavailable."""
         await self._settlement.settle(_SETTLE_S)
-        records, cursor = await self._found(wanted, _PURGED_AT_ONCE, before)
+        async with list_turns().turn(wanted.visible_to.name):
+            records, cursor = await self._found(wanted, _PURGED_AT_ONCE, before)
         purged = await self._connection.calls([delete_letter(record) for record in records])
         return DeadPurged(purged=sum(purged), next=cursor)
 

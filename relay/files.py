@@ -17,6 +17,7 @@ from contract.tenants import Tenant
 from contract.wire import decode, encode, number
 from relay.connection import Argument, Connection, ScriptCall
 from relay.scripts.loader import load
+from relay.turns.list_turns import list_turns
 
 Order = Literal["asc", "desc"]
 
@@ -114,14 +115,15 @@ class Files:
             raise no_file(after or "")
         found: list[StoredFile] = []
         gone: list[str] = []
-        for at in range(start, start + _LONGEST_SCAN, _PAGE):
-            ids = await ids_from(self._connection, index, at, _PAGE, order)
-            fields = await self._fields(ids)
-            gone += [id for id, each in zip(ids, fields, strict=True) if each == _GONE]
-            records = (self._read(id, each) for id, each in zip(ids, fields, strict=True))
-            found += [file for file in records if file and purpose in {None, file.purpose}]
-            if len(found) > limit or len(ids) < _PAGE:
-                break
+        async with list_turns().turn(tenant.name):
+            for at in range(start, start + _LONGEST_SCAN, _PAGE):
+                ids = await ids_from(self._connection, index, at, _PAGE, order)
+                fields = await self._fields(ids)
+                gone += [id for id, each in zip(ids, fields, strict=True) if each == _GONE]
+                records = (self._read(id, each) for id, each in zip(ids, fields, strict=True))
+                found += [file for file in records if file and purpose in {None, file.purpose}]
+                if len(found) > limit or len(ids) < _PAGE:
+                    break
         if gone:
             await self._connection.command("ZREM", index, *gone)
         return FilePage(files=tuple(found[:limit]), has_more=len(found) > limit)

@@ -32,6 +32,7 @@ from relay.multiplexer import LargeWord
 from relay.scheduling.later import shown
 from relay.scripts.id_prefixes import id_from_prefix
 from relay.scripts.tenant_scripts import MOST_SEEN, SEEN_AT_ONCE, ListSpan, of_tenant
+from relay.turns.list_turns import list_turns
 
 _NUMBERS = (
     "created_at",
@@ -328,19 +329,17 @@ class Records:
         found: list[JobRecord] = []
         cursor, read = before, 0
         key = redis_keys.RECENT if visible_to.admin else redis_keys.recent(visible_to.name)
-        async for cursor, stored in self.newest_first(key, before):
-            record = stored and shown(stored, self._connection.now())
-            read += 1
-            if (
-                record
-                and _matches(
-                    record, status=status, kind=kind, queue=queue, backend=backend, tenant=tenant
-                )
-                and _has(record, search)
-            ):
-                found.append(record)
-            if len(found) == limit:
-                return JobPage(jobs=tuple(found), next=cursor)
+        wanted = {
+            "status": status, "kind": kind, "queue": queue, "backend": backend, "tenant": tenant,
+        }  # fmt: skip
+        async with list_turns().turn(visible_to.name):
+            async for cursor, stored in self.newest_first(key, before):
+                record = stored and shown(stored, self._connection.now())
+                read += 1
+                if record and _matches(record, **wanted) and _has(record, search):
+                    found.append(record)
+                if len(found) == limit:
+                    return JobPage(jobs=tuple(found), next=cursor)
         return JobPage(jobs=tuple(found), next=cursor if read >= _LONGEST_SCAN else None)
 
     async def newest_first(

@@ -155,10 +155,11 @@ async def redrive(
     found, complete = await dependencies.dead_letters.newest(chosen, _MOST)
     letters = [letter for letter in found if _matches(wanted, letter)]
     complete = complete and len(letters) <= wanted.limit
-    run = _Redrive(dependencies, caller, wanted, letters[: wanted.limit], complete=complete)
-    note_letters(request, 0 if wanted.dry_run else min(len(letters), wanted.limit), chosen)
+    del found, letters[wanted.limit :]
+    run = _Redrive(dependencies, caller, wanted, letters, complete=complete)
+    note_letters(request, 0 if wanted.dry_run else len(letters), chosen)
     if wanted.dry_run:
-        return json_response(await run.rehearse())
+        return json_response(await run.rehearse(letters))
     return StateStreamResponse(run.reports(), dependencies.open_calls)
 
 
@@ -169,7 +170,10 @@ def _matches(wanted: Redrive, letter: DeadLetter) -> bool:
 
 
 class _Redrive:
-    """One redrive, and what has become of its letters so far."""
+    """One redrive, and what has become of its letters so far.
+
+    It may take hours, so it keeps the ids of its letters and reads each when its turn comes.
+    """
 
     def __init__(
         self,
@@ -183,21 +187,22 @@ class _Redrive:
         self._dependencies = dependencies
         self._caller = caller
         self._wanted = wanted
-        self._letters = letters
+        self._ids = [letter.id for letter in letters]
+        self._by_queue = Counter(letter.queue for letter in letters)
         self._complete = complete
         self._retried = 0
         self._refused: Counter[str] = Counter()
         self._messages: dict[str, str] = {}
         self._queues: tuple[RedriveQueue, ...] = ()
 
-    async def rehearse(self) -> RedriveReport:
+    async def rehearse(self, letters: Sequence[DeadLetter]) -> RedriveReport:
         """What would happen: letters of one queue and model are alike, so one of them is tried.
 
         Raises RelayUnavailable.
         """
         await self._look()
         alike: dict[tuple[str, str | None], list[DeadLetter]] = {}
-        for letter in self._letters:
+        for letter in letters:
             alike.setdefault((letter.queue, letter.model), []).append(letter)
         for group in alike.values():
             try:
@@ -219,9 +224,10 @@ class _Redrive:
         await self._look()
         yield self._event(done=False)
         began_at = told_at = loop.time()
-        for number, letter in enumerate(self._letters):
+        for number, id in enumerate(self._ids):
             await asyncio.sleep(began_at + number / self._wanted.rate_per_s - loop.time())
             try:
+                letter = await self._dependencies.records.get(id)
                 await retried(self._dependencies, self._caller, letter)
                 self._retried += 1
             except RelayUnavailable:
@@ -234,7 +240,6 @@ class _Redrive:
         yield self._event(done=True)
 
     async def _look(self) -> None:
-        jobs = Counter(letter.queue for letter in self._letters)
         workers = await self._dependencies.roster.workers()
         views = {v.name: v for v in await self._dependencies.queue.positions.views(workers)}
         serving = Counter(q.name for w in workers if not w.draining for q in w.queues)
@@ -245,7 +250,7 @@ class _Redrive:
                 workers=serving[queue],
                 waiting=views[queue].depth if queue in views else 0,
             )
-            for queue, count in sorted(jobs.items())
+            for queue, count in sorted(self._by_queue.items())
         )
 
     def _refuse(self, error: FleetError | Refusal, jobs: int) -> None:
@@ -255,14 +260,14 @@ class _Redrive:
 
     def _report(self, *, done: bool) -> RedriveReport:
         return RedriveReport(
-            matched=len(self._letters),
+            matched=len(self._ids),
             complete=self._complete,
             retried=self._retried,
             refused=tuple(
                 RedriveRefusal(code=code, message=self._messages[code], jobs=jobs)
                 for code, jobs in self._refused.most_common()
             ),
-            seconds=round(len(self._letters) / self._wanted.rate_per_s, 1),
+            seconds=round(len(self._ids) / self._wanted.rate_per_s, 1),
             queues=self._queues,
             done=done,
         )

@@ -14,6 +14,7 @@ from relay.connection import Connection
 from relay.records import Records, scored, sees
 from relay.scheduling.later import shown
 from relay.scripts.tenant_scripts import MOST_SEEN, SEEN_AT_ONCE, ListSpan, of_tenant
+from relay.turns.list_turns import list_turns
 
 _AT_ONCE: Final = 100
 """Records that are read at once."""
@@ -35,6 +36,10 @@ class ScheduledJobs:
 
         Raises RelayUnavailable.
         """
+        async with list_turns().turn(visible_to.name):
+            return await self._page(visible_to, limit)
+
+    async def _page(self, visible_to: Tenant, limit: int) -> ScheduledPage:
         now = self._connection.now()
         due, complete = await (
             self._due(now, limit + 1) if visible_to.admin else self._due_of(visible_to.name, now)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from contract.errors import AmbiguousId
 from relay.connection import Connection, ScriptCall
 from relay.scripts.loader import load
+from relay.turns.list_turns import list_turns
 
 MOST_SCANNED: Final = 100_000
 """Newest ids that are compared with a prefix; an older job needs its whole id."""
@@ -27,12 +28,13 @@ async def ids_with_prefix(connection: Connection, index: str, prefix: str) -> li
     missed.
     """
     found: dict[str, None] = {}
-    for first in range(0, MOST_SCANNED, _SCAN_PAGE):
-        call = _matching(index, prefix, first, first + _SCAN_PAGE - 1)
-        count, matching = await connection.call(call)
-        found |= dict.fromkeys(matching)
-        if count < _SCAN_PAGE or len(found) >= _MOST_MATCHES:
-            break
+    async with list_turns().turn(index):
+        for first in range(0, MOST_SCANNED, _SCAN_PAGE):
+            call = _matching(index, prefix, first, first + _SCAN_PAGE - 1)
+            count, matching = await connection.call(call)
+            found |= dict.fromkeys(matching)
+            if count < _SCAN_PAGE or len(found) >= _MOST_MATCHES:
+                break
     return list(found)
 
 

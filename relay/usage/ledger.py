@@ -9,6 +9,7 @@ from contract import redis_keys
 from contract.errors import InvalidRequest
 from contract.usage import GroupBy, UsageCounts
 from relay.connection import Connection
+from relay.turns.list_turns import list_turns
 from relay.usage.settlement import Settlement
 
 MOST_DAYS: Final = 20_000
@@ -59,6 +60,10 @@ class Ledger:
         Raises InvalidRequest if it would have to read more than 20,000 days of tenants;
         RelayUnavailable.
         """
+        async with list_turns().turn(query.tenant or ""):
+            return await self._read(query)
+
+    async def _read(self, query: UsageQuery) -> dict[Names, UsageCounts]:
         await self._settlement.settle(_SETTLE_S)
         found: dict[Names, UsageCounts] = {}
         pairs = await self._pairs(query)

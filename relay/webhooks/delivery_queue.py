@@ -17,6 +17,7 @@ from contract.webhooks.webhook_models import CALLBACKS, MOST_DELIVERIES, Deliver
 from contract.wire import decode, encode, finite
 from relay.connection import Argument, Connection, Hash, ScriptCall
 from relay.scripts.loader import load
+from relay.turns.list_turns import list_turns
 from relay.webhooks.notices import Notice
 from relay.webhooks.receivers import OutboxEntry, Receiver, Routed, StoredDelivery
 
@@ -233,14 +234,15 @@ class DeliveryQueue:
 
         Raises RelayUnavailable.
         """
-        found = await self._connection.command(
-            "XREVRANGE", receiver.keys[2], "+", "-", "COUNT", MOST_DELIVERIES
-        )
         ended: list[tuple[StoredDelivery, Delivery]] = []
-        for id, fields in found:
-            with self._connection.passing_over(f"{receiver.keys[2]}, {id.decode()}"):
-                stored = decode(StoredDelivery, fields[b"d"])
-                ended.append((stored, shown(stored, fields, id.decode())))
+        async with list_turns().turn(receiver.tenant):
+            found = await self._connection.command(
+                "XREVRANGE", receiver.keys[2], "+", "-", "COUNT", MOST_DELIVERIES
+            )
+            for id, fields in found:
+                with self._connection.passing_over(f"{receiver.keys[2]}, {id.decode()}"):
+                    stored = decode(StoredDelivery, fields[b"d"])
+                    ended.append((stored, shown(stored, fields, id.decode())))
         return ended
 
     async def forget(self, receiver: Receiver) -> None:

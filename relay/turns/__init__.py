@@ -1,0 +1,1 @@
+"""Turns of work that many callers ask for at the same time."""

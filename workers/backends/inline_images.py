@@ -1,6 +1,7 @@
 """Images inside a request, as a data URL or base64: type and data. Does no I/O."""
 
-from typing import NamedTuple
+import re
+from typing import Final, NamedTuple
 
 from contract.errors import InvalidRequest, NotSupported
 from contract.images import mime_type
@@ -12,6 +13,15 @@ class InlineImage(NamedTuple):
     mime_type: str
     data: str
     """Base64 of its bytes."""
+
+
+_WORD: Final = re.compile(r"[a-z0-9][a-z0-9.+-]{0,31}")
+
+
+def told_type(format: str | None) -> str | None:
+    """The MIME type of a format that a backend names, as in `png`; None for what is no word."""
+    is_word = format is not None and _WORD.fullmatch(format)
+    return f"image/{format}" if is_word else None
 
 
 def inline(image: str, where: str) -> InlineImage:

@@ -15,6 +15,7 @@ from support.backends import against_bytes, chat_request, folded
 from contract.embeddings import EmbedRequest
 from contract.errors import BackendError, BadAnswer, BadEndpoint, ServerFault
 from contract.events import Delta, ToolCallDelta
+from contract.images import ImageRequest
 from contract.models import PullRequest
 from contract.rerank import RerankRequest
 from workers.backends.http.error_table import MESSAGE_LIMIT, error_from, error_in
@@ -143,6 +144,39 @@ async def test_a_stop_sequence_that_no_request_can_name_is_not_told() -> None:
     result = await chatted("vllm", sse({"choices": ends}))
 
     assert (result.finish_reason, result.stop_sequence) == ("stop", None)
+
+
+@pytest.mark.parametrize(
+    ("told", "slots"),
+    [(8, 8), (10**12, 4096), (2**70, None), (-1, None), (0, None), ("x", None), (1e300, None)],
+)
+async def test_a_server_has_no_more_slots_than_a_worker_can_serve(
+    told: Any, slots: int | None
+) -> None:
+    raw = json.dumps({"total_slots": told}).encode()
+    async with against_bytes("llamacpp", raw, content_type="application/json") as backend:
+        assert await backend.slots() == slots
+        await backend.check()
+        assert backend.prompt_slots == (slots or 0)
+
+
+@pytest.mark.parametrize(
+    ("format", "type"),
+    [("webp", "image/webp"), ("svg+xml", "image/svg+xml"), ("png\r\nx: y", "image/png"),
+     ("../x", "image/png"), ("\x1b[2J", "image/png"), ("p" * 33, "image/png"), ("", "image/png")],
+)  # fmt: skip
+async def test_the_type_of_an_image_is_a_word(format: str, type: str) -> None:
+    answers = {
+        "openai": {"data": [{"b64_json": "iVBORw0KGgo="}], "output_format": format},
+        "gemini": {"candidates": [{"content": {"parts": [{"inlineData": {
+            "data": "iVBORw0KGgo=", "mimeType": f"image/{format}"}}]}}]},
+    }  # fmt: skip
+    for backend_type, body in answers.items():
+        raw = json.dumps(body).encode()
+        async with against_bytes(backend_type, raw, content_type="application/json") as backend:
+            result = await folded(backend.image(ImageRequest(model="m", prompt="x")))
+
+        assert [image.mime_type for image in result.images] == [type]
 
 
 @pytest.mark.parametrize("count", [-1, 1.5, "many", 10**10, 2**63, 1e300, [1], {"a": 1}])

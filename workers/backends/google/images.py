@@ -7,7 +7,7 @@ from contract.events import COUNTS, Image, Usage
 from contract.images import ImageRequest
 from workers.backends.google.chunks import GeminiChunks, usage
 from workers.backends.google.requests import GeminiBody
-from workers.backends.inline_images import inline
+from workers.backends.inline_images import inline, told_type
 
 _RATIOS: Final = (
     "1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9",
@@ -46,7 +46,7 @@ def from_image(answer: dict[str, Any], index: int) -> tuple[Image | str, Usage |
         # A thinking model also returns drafts.
         data = part.get("inlineData")
         if data and data.get("data") and not part.get("thought"):
-            mime = data.get("mimeType") or "image/png"
+            mime = told_type((data.get("mimeType") or "").removeprefix("image/")) or "image/png"
             return Image(index=index, mime_type=mime, data=data["data"]), spent
     delta = GeminiChunks().delta(answer)
     if delta is not None and delta.refusal:

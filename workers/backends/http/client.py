@@ -190,10 +190,14 @@ class BackendResponse:
 
     async def whole(self, most_bytes: int) -> bytes:
         """The rest of the body; raises BadEndpoint for a larger one."""
-        raw = await self.read(most_bytes + 1)
-        if len(raw) > most_bytes:
-            raise BadEndpoint(f"{self._address} answered more than {most_bytes} bytes of JSON")
-        return raw
+        pieces: list[bytes] = []
+        size_bytes = 0
+        async for packet in self.packets():
+            pieces.append(packet)
+            size_bytes += len(packet)
+            if size_bytes > most_bytes:
+                raise BadEndpoint(f"{self._address} answered more than {most_bytes} bytes of JSON")
+        return b"".join(pieces).removeprefix(BYTE_ORDER_MARK)
 
 
 class BackendClient:

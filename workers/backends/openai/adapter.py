@@ -42,7 +42,7 @@ from workers.backends.openai.repeated_chunks import RepeatedChunks
 from workers.backends.openai.requests import to_completion
 from workers.backends.openai.shapes import IMAGES
 from workers.backends.protocols import Stream
-from workers.backends.shapes import ANYTHING, invalid_json
+from workers.backends.shapes import ANYTHING, count, invalid_json
 from workers.backends.vector_rows import VectorRows, batches, ordered, width
 
 _PROMPT: Final = frozenset({"model", "messages", "tools", "tool_choice"})
@@ -51,6 +51,15 @@ _PROMPT: Final = frozenset({"model", "messages", "tools", "tool_choice"})
 AnyRequest = TypeVar("AnyRequest", ChatRequest, EmbedRequest, ImageRequest)
 _Chunk = dict[str, Any] | str | None
 """A parsed chunk of a stream, or its text if it has nothing else; None is the end, `[DONE]`."""
+
+
+MOST_SLOTS: Final = 4096
+"""As many as a DSN may name. A worker has a job in hand for each."""
+
+
+def _slots_of(props: Mapping[str, Any]) -> int:
+    """The slots of GET /props; 0 if it names none."""
+    return min(count(props.get("total_slots")) or 0, MOST_SLOTS)
 
 
 class OpenAI:
@@ -121,8 +130,7 @@ class OpenAI:
     async def slots(self) -> int | None:
         """The concurrent requests of the server: `total_slots` of GET /props (llama-server)."""
         props = await self._props() if self.dialect.catalog == "props" else {}
-        total = props.get("total_slots")
-        return total if isinstance(total, int) and total > 0 else None
+        return _slots_of(props) or None
 
     async def models(self) -> Sequence[ModelReport]:
         """GET /models, or the catalog of the dialect; names are public ones (naming.py)."""
@@ -438,8 +446,7 @@ class SlottedOpenAI(CountingOpenAI):
 
     @override
     def _learn(self, props: Mapping[str, Any]) -> None:
-        total = props.get("total_slots")
-        self._prompt_slots = total if isinstance(total, int) and total > 0 else 0
+        self._prompt_slots = _slots_of(props)
 
     def chat_in(self, request: ChatRequest, slot: int) -> Stream[Phase | Delta | Done]:
         """Do what `chat` does, in this slot; the server waits while another request uses it."""

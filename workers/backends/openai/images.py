@@ -14,7 +14,7 @@ from contract.errors import InvalidRequest, ServerFault, TruncatedStream
 from contract.events import Image, Usage
 from contract.images import ImageRequest, mime_type
 from workers.backends.http.client import EncodedBody
-from workers.backends.inline_images import inline
+from workers.backends.inline_images import inline, told_type
 
 _GPT_1: Final = ("1024x1024", "1536x1024", "1024x1536")
 _SIZES: Final = {
@@ -118,7 +118,7 @@ class Images:
         data, url = found.get("b64_json"), found.get("url")
         if not (data or url):
             raise ServerFault("the backend answered an image without its bytes or address")
-        kind = f"image/{response['output_format']}" if response.get("output_format") else None
+        kind = told_type(response.get("output_format"))
         return Image(
             index=self._done,
             mime_type=kind or (mime_type(data) if data else self._mime_type),

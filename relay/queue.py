@@ -320,7 +320,7 @@ class Queue:
         """Wake workers for what came while a queue was paused; raises RelayUnavailable."""
         await self._leases.wake(queue, tickets=AFTER_A_PAUSE)
 
-    async def remove_damaged(self, job_id: str, tenant: str) -> None:
+    async def remove_unread(self, job_id: str, tenant: str) -> None:
         """Delete a job whose record cannot be read; its followers hear why, if they can.
 
         Raises RelayUnavailable.

@@ -129,20 +129,26 @@ class _Call:
         """The next message of the client; a disconnect once its key is revoked."""
         if not self._has_request and not self._ended.done():
             message = await self._receive()
-            self._has_request = not message.get("more_body", False)
-            return message
+            if not self._ended.done():
+                self._has_request = not message.get("more_body", False)
+                return message
+            # The rest of an upload that had paused: it would have been whole.
+            return self._cut()
         receiving = asyncio.ensure_future(self._receive())
         either: set[asyncio.Future[Any]] = {receiving, self._ended}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if receiving.done():
                 return receiving.result()
-            self._is_cut = True
-            return {"type": f"{self._scope['type']}.disconnect", "code": 1008}
+            return self._cut()
         finally:
             if not receiving.done():
                 receiving.cancel()
                 await asyncio.wait({receiving})
+
+    def _cut(self) -> Message:
+        self._is_cut = True
+        return {"type": f"{self._scope['type']}.disconnect", "code": 1008}
 
     async def send(self, message: Message) -> None:
         """Send a message of the application, unless its call was cut off."""

@@ -252,7 +252,7 @@ async def cancel(
     except JobDamaged:
         if not JOB_ID.match(id):
             raise
-        await dependencies.queue.remove_damaged(id, caller.name)
+        await dependencies.queue.remove_unread(id, caller.name)
         return Response(status_code=204)
     cancelled = await dependencies.queue.cancel(record.id, by="caller", reason=reason)
     return json_response(cancelled, record.id)

@@ -54,8 +54,8 @@ class TenantEraser:
             await asyncio.sleep(_EVERY_S)
 
     async def _go_on(self, tenant: str) -> None:
-        """Delete, unless a damaged key prevents it: the other tenants' deletions go on."""
-        with suppress(DamagedKey):
+        """Delete, unless what is damaged prevents it: the other tenants' deletions go on."""
+        with self._dependencies.connection.passing_over(f"the deletion of tenant {tenant}"):
             await self._delete(tenant)
 
     async def _delete(self, tenant: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from contract import redis_keys
 from contract.batches import BATCH_ID, ENDED, Batch
 from contract.conversations import conversation_id
-from contract.errors import BatchEnded, JobNotFound, UnknownBatch, UnknownFile
+from contract.errors import BatchEnded, JobNotFound, NewerVersion, UnknownBatch, UnknownFile
 from contract.events import LAST_WORDS
 from contract.tenants import Tenant
 from relay.batches import BatchStore, parts_name
@@ -103,7 +103,10 @@ class TenantSweep:
 
     async def _cancel(self, job_id: str) -> None:
         with suppress(JobNotFound):
-            await self._queue.cancel(job_id, by="admin", reason=REASON)
+            try:
+                await self._queue.cancel(job_id, by="admin", reason=REASON)
+            except NewerVersion:  # or damaged: it goes, whatever it says
+                await self._queue.remove_unread(job_id, self._tenant)
             await self._deletions.count(self._tenant, "jobs_cancelled")
 
     async def _forget(self, jobs: Sequence[tuple[str, Any]]) -> int:
@@ -134,7 +137,7 @@ class TenantSweep:
     async def _files_in(self, ids: Sequence[str]) -> int:
         done = 0
         for id in ids:
-            with suppress(UnknownFile):
+            with suppress(UnknownFile), self._connection.passing_over(redis_keys.file(id)):
                 file = await self._files.get_for_tenant(id, self._admin)
                 if file.tenant == self._tenant:
                     await self._files.delete(file)
@@ -144,7 +147,11 @@ class TenantSweep:
 
     async def _batches_in(self, ids: Sequence[str]) -> int:
         own = [batch for id in ids if (batch := await self._own_batch(id)) is not None]
-        ended = [batch for batch in own if await self._has_ended(batch)]
+        ended = []
+        for batch in own:
+            with self._connection.passing_over(redis_keys.batch(batch.id)):
+                if await self._has_ended(batch):
+                    ended.append(batch)
         read = await self._inputs_read() if ended else set()
         # Another batch that is cancelled reads the same input until its end.
         free = [batch for batch in ended if batch.input_file_id not in read]
@@ -152,7 +159,7 @@ class TenantSweep:
 
     async def _own_batch(self, batch_id: str) -> Batch | None:
         if BATCH_ID.match(batch_id):
-            with suppress(UnknownBatch):
+            with suppress(UnknownBatch), self._connection.passing_over(redis_keys.batch(batch_id)):
                 batch = await self._batches.get_for_tenant(batch_id, self._admin)
                 return batch if batch.tenant.name == self._tenant else None
         return None
@@ -182,15 +189,17 @@ class TenantSweep:
     async def objects(self) -> int:
         """Have the bytes of the tenant's files deleted. Returns how many objects are left.
 
-        Raises RelayUnavailable.
+        What a batch reads that is being cancelled stays until that has ended: its driver would try
+        again and again for minutes. Raises RelayUnavailable.
         """
         cursor, left = "0", 0
+        read = {stored_name(id).encode() for id in await self._inputs_read()}
         owner = b" " + self._tenant.encode()
         while True:
             words = ("HSCAN", redis_keys.FILE_SIZES, cursor, "COUNT", _PAGE)
             following, found = await self._connection.command(*words)
             names = [name for name, value in _fields(found) if value.endswith(owner)]
-            await self._let_go(names)
+            await self._let_go([name for name in names if name not in read])
             left += len(names)
             cursor = following.decode() if isinstance(following, bytes) else str(following)
             if cursor == "0":

@@ -91,7 +91,7 @@ class ResponseStore:
         """Delete a response whose job cannot be read; raises RelayUnavailable."""
         job_id = job_of_response(response_id)
         if job_id is not None:
-            await self._dependencies.queue.remove_damaged(job_id, self._tenant.name)
+            await self._dependencies.queue.remove_unread(job_id, self._tenant.name)
 
     def long_answer(self, stored: StoredResponse) -> LongAnswer:
         """What makes the HTTP response of a response whose text may be long."""

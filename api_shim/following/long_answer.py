@@ -8,6 +8,7 @@ any other, and sent in pieces: where a mark stands, the text of its run is read 
 
 import logging
 import re
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from secrets import token_hex
@@ -37,6 +38,8 @@ KEPT_BRIEFLY_BYTES: Final = 2**20
 """The same, if the log is gone soon after the end: a slow client may read for longer."""
 _FRAME_BYTES: Final = 64
 """Of the JSON of an event, about, that is no text."""
+_SENT_BYTES: Final = 2**16
+"""At least, but for the last ones: there may be a piece for each word."""
 _HEAD: Final = frozenset({"id", "at", "type"})
 
 
@@ -118,29 +121,59 @@ class LongAnswer:
     async def pieces(self, body: bytes) -> AsyncGenerator[bytes]:
         """The body with the text in place of the marks; raises JobNotFound, RelayUnavailable."""
         at = 0
-        for mark in re.finditer(rb"%b-(\d+);" % self._name.encode(), body):
-            yield body[at : mark.start()]
-            at = mark.end()
-            async with aclosing(self._text(self._runs[int(mark[1])])) as texts:
-                async for text in texts:
-                    yield text
+        async with aclosing(_RunTexts(self._log, self._job_id)) as read:
+            for mark in re.finditer(rb"%b-(\d+);" % self._name.encode(), body):
+                yield body[at : mark.start()]
+                at = mark.end()
+                async with aclosing(read.text(self._runs[int(mark[1])])) as texts:
+                    async for text in texts:
+                        yield text
         yield body[at:]
 
-    async def _text(self, run: _Run) -> AsyncGenerator[bytes]:
-        """The text of a run as JSON, without quotes."""
-        async with aclosing(self._log.read(self._job_id, run.after)) as pages:
-            async for frames in pages:
-                text = "".join(
-                    from_json(frame.body).get(run.kind) or ""
-                    for frame in frames
-                    if frame.id is not None and frame.id <= run.until
-                )
-                last = frames[-1].id
-                del frames  # a client may take long to read the text
-                yield json_line(text)[1:-1]
-                if last is not None and last >= run.until:
-                    return
-        raise JobNotFound(f"the log of job {self._job_id} has gone while it was read")
+
+class _RunTexts:
+    """Reads the text of runs from a log: those that follow one another in one pass.
+
+    A model may think between any two words, so that there are as many runs as words.
+    """
+
+    def __init__(self, log: Log, job_id: str) -> None:
+        self._log = log
+        self._job_id = job_id
+        self._pages: AsyncGenerator[list[Frame]] | None = None
+        self._frames: list[Frame] = []
+        """Of the last page, those that no run has had."""
+        self._read = EventId(0, 0)
+
+    async def aclose(self) -> None:
+        """Read no more."""
+        if self._pages is not None:
+            await self._pages.aclose()
+
+    async def text(self, run: _Run) -> AsyncGenerator[bytes]:
+        """The text of a run as JSON, without quotes; raises JobNotFound, RelayUnavailable."""
+        if self._pages is None or run.after < self._read:
+            await self.aclose()
+            self._pages, self._frames = self._log.read(self._job_id, run.after), []
+        self._read = run.until
+        while True:
+            frames = self._frames or await anext(self._pages, [])
+            if not frames:
+                raise JobNotFound(f"the log of job {self._job_id} has gone while it was read")
+            count = bisect_right(frames, run.until, key=_id)
+            text = "".join(
+                from_json(frame.body).get(run.kind) or ""
+                for frame in frames[bisect_right(frames, run.after, key=_id) : count]
+            )
+            has_ended, self._frames = _id(frames[-1]) >= run.until, frames[count:]
+            del frames  # a client may take long to read the text
+            yield json_line(text)[1:-1]
+            if has_ended:
+                return
+
+
+def _id(frame: Frame) -> EventId:
+    return frame.id or EventId(0, 0)
 
 
 class _SentInPieces(Response):
@@ -160,14 +193,18 @@ class _SentInPieces(Response):
         head = {"status": self.status_code, "headers": self.raw_headers}
         await send({"type": "http.response.start", **head})
         if not is_head(scope):
+            held = bytearray()
             try:
                 async with aclosing(self._answer.pieces(self._text)) as pieces:
                     async for piece in pieces:
-                        if piece:
-                            await send_body(send, piece)
+                        held += piece
+                        if len(held) >= _SENT_BYTES:
+                            await send_body(send, bytes(held))
+                            held.clear()
             except FleetError as error:
                 # The head is sent. The connection is closed without the end of the body, which
                 # tells the client that something is missing.
                 _repeated.warn("a whole answer ended early: %s", error.code)
                 return
+            await send_body(send, bytes(held), more=True)
         await send_body(send, b"", more=False)

@@ -115,6 +115,27 @@ async def test_a_log_that_goes_meanwhile_is_an_error_and_no_shorter_answer(
                 pass
 
 
+async def test_a_log_is_read_once_for_each_field_though_thoughts_and_words_alternate(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_answer, "KEPT_BYTES", 2000)
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        words = [Delta(thinking="t" * 50), Delta(content="c" * 50)] * 1500
+        await relay.run(await relay.claim(), *words)
+        long, read, begun = LongAnswer(relay.log, job, BOTH), relay.log.read, []
+
+        def counted(*where: Any) -> Any:
+            begun.append(where)
+            return read(*where)
+
+        monkeypatch.setattr(relay.log, "read", counted)
+        sent, _ = await whole(long, relay.log.read(job))
+
+    assert (len(sent["thinking"]), len(sent["content"])) == (75_000, 75_000)
+    assert len(begun) == 3
+
+
 async def test_a_job_with_a_long_answer_is_returned_whole(shim: str, redis_url: str) -> None:
     async with stage(shim, redis_url) as at:
         job = await at.relay.enqueue()

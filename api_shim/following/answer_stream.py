@@ -8,10 +8,10 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -27,6 +27,7 @@ from api_shim.http.problems import Problem, Refusal, problem_of
 from contract.errors import FleetError
 from contract.events import Frame
 from contract.sse import KEEP_ALIVE
+from relay.compaction.follower_turns import alone
 from relay.followers import Follower
 
 SplitFrames = Callable[[list[Frame]], tuple[Sequence[Frame], Frame | None]]
@@ -65,6 +66,19 @@ class StreamRenderer(Protocol):
         ...
 
 
+class LargeRenderer(StreamRenderer, Protocol):
+    """One whose last events have the whole text again, several times."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether there was so much text that events are to be rendered apart."""
+        ...
+
+    def pieces(self, frames: Sequence[Frame]) -> Iterator[bytes]:
+        """What `render` returns, made while it is iterated: an event, or some small ones, each."""
+        ...
+
+
 class AnswerStream(Response):
     """A job's response as a stream; plain ASGI, as `event_stream.EventStreamResponse` is."""
 
@@ -88,6 +102,7 @@ class AnswerStream(Response):
         """
         self._pages = pages
         self._renderer = renderer
+        self._large = cast("LargeRenderer", renderer) if hasattr(renderer, "pieces") else None
         self._open_calls = open_calls
         self._follower = follower
         self._head_timeout_s = head_timeout_s
@@ -138,10 +153,13 @@ class AnswerStream(Response):
             if self._answering is not None:
                 self._answering.hear(frames)
             sendable, end = self._parted(frames)
-            data = self._renderer.render(sendable) if sendable else b""
+            large = self._large is not None and self._large.is_large
+            data = self._renderer.render(sendable) if sendable and not large else b""
             if frames and frames[-1].id is not None:
                 self._waits = frames[-1].type == "queued"
-            if data:
+            if large and sendable:
+                await self._send_pieces(sendable, send)
+            elif data:
                 self._has_sent_text = True
                 await self._send(send, data)
             elif _is_silence(frames) and (self._has_started or now() >= head_due_at):
@@ -149,6 +167,18 @@ class AnswerStream(Response):
             if end is not None:
                 await self._fail(ended(end, self._refusal_headers), scope, send)
                 return
+
+    async def _send_pieces(self, frames: Sequence[Frame], send: Send) -> None:
+        """Render and send one large event after the other, beside those of other streams."""
+        assert self._large is not None  # noqa: S101 - for the type checker
+        pieces = self._large.pieces(frames)
+        while True:
+            async with alone():
+                data = next(pieces, b"")
+            if not data:
+                return
+            self._has_sent_text = True
+            await self._send(send, data)
 
     async def _keep_alive(self) -> bytes:
         data = self._renderer.keep_alive

@@ -7,11 +7,14 @@ go on in one turn of the event loop, then it looks at its sockets.
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Final
 from weakref import WeakKeyDictionary
 
 _AT_ONCE: Final = 8
 """In one turn: each works for 0.1 to 3 ms."""
+_alone: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = WeakKeyDictionary()
 _Waiting = deque[asyncio.Future[None]]
 _waiting: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Waiting]] = WeakKeyDictionary()
 
@@ -25,6 +28,17 @@ async def in_turn() -> None:
     if len(waiting) == 1:
         loop.call_soon(_next, loop, waiting)
     await turn
+
+
+@asynccontextmanager
+async def alone() -> AsyncGenerator[None]:
+    """For work of tens of milliseconds: one at a time, and this event loop looks at its sockets.
+
+    The block must not wait for a client.
+    """
+    async with _alone.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+        yield
+        await asyncio.sleep(0)
 
 
 def _next(loop: asyncio.AbstractEventLoop, waiting: _Waiting) -> None:

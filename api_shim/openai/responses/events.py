@@ -28,6 +28,9 @@ Numbered = tuple[int, Event]
 _LAST: Final = frozenset({"response.completed", "response.failed", "response.incomplete"})
 """One of these ends every stream, with the whole response; clients fail without it."""
 
+_LARGE_BYTES: Final = 2**18
+_PIECE_BYTES: Final = 2**16
+
 
 class ResponseBuilder:
     """Builds one response and its events from the frames of its job, in order from the first."""
@@ -143,6 +146,8 @@ class ResponseEvents:
         self._after = -1 if after is None else after
         self._has_sent = after is not None
         self._known_reset = known_reset
+        self._size_bytes = 0
+        """Of the frames so far."""
 
     def split_frames(self, frames: list[Frame]) -> tuple[Sequence[Frame], Frame | None]:
         """The frames that can be rendered, and the reset that ends the stream, if any."""
@@ -161,12 +166,36 @@ class ResponseEvents:
         for frame in frames:
             if frame.type in RESTARTS:
                 encoded_events.clear()
-            for number, event in self._builder.add(frame):
-                is_wanted = number > self._after or event["type"] in _LAST
-                if is_wanted and not self._is_superseded(frame):
-                    encoded_events.append(_encode(event))
+            encoded_events += self._encoded(frame)
         self._has_sent = self._has_sent or bool(encoded_events)
         return b"".join(encoded_events)
+
+    def pieces(self, frames: Sequence[Frame]) -> Iterator[bytes]:
+        """The same, an event at a time, and small ones together."""
+        restarts = [at for at, frame in enumerate(frames, 1) if frame.type in RESTARTS]
+        begin = restarts[-1] if restarts else 0
+        held = self.render(frames[:begin])
+        for frame in frames[begin:]:
+            for data in self._encoded(frame):
+                self._has_sent = True
+                held += data
+                if len(held) > _PIECE_BYTES:
+                    yield held
+                    held = b""
+        if held:
+            yield held
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the last events, each with the whole text, would keep other streams waiting."""
+        return self._size_bytes > _LARGE_BYTES
+
+    def _encoded(self, frame: Frame) -> Iterator[bytes]:
+        self._size_bytes += len(frame.body)
+        for number, event in self._builder.add(frame):
+            is_wanted = number > self._after or event["type"] in _LAST
+            if is_wanted and not self._is_superseded(frame):
+                yield _encode(event)
 
     def _is_superseded(self, frame: Frame) -> bool:
         earlier = self._known_reset

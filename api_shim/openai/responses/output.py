@@ -21,6 +21,13 @@ State = Literal["in_progress", "completed", "incomplete"]
 Kind = Literal["output_text", "refusal"]
 
 
+def _whole(texts: list[str]) -> str:
+    """The text of these fragments, which are one from then on: the events of an end share it."""
+    if len(texts) > 1:
+        texts[:] = ["".join(texts)]
+    return texts[0] if texts else ""
+
+
 class ReasoningItem:
     """The reasoning of the model."""
 
@@ -46,7 +53,7 @@ class ReasoningItem:
 
     def close(self, state: State) -> list[Event]:  # noqa: ARG002 - thoughts end in one way
         """The events that end the item."""
-        text = "".join(self._texts)
+        text = _whole(self._texts)
         return [
             {"type": f"{self._text_event}.done", **self._place, "text": text},
             {"type": f"{self._part_event}.done", **self._place, "part": self._part(text)},
@@ -54,7 +61,7 @@ class ReasoningItem:
 
     def value(self, state: State) -> dict[str, Any]:
         """The item as JSON."""
-        parts = [self._part("".join(self._texts))] if self._texts else []
+        parts = [self._part(_whole(self._texts))] if self._texts else []
         fields = {"summary": parts} if self._as_summary else {"summary": [], "content": parts}
         return {"id": self.id, "status": state, **reasoning(fields)}
 
@@ -64,7 +71,7 @@ class ReasoningItem:
     @property
     def item_message(self) -> ItemMessage:
         """The item as a message of a later request."""
-        return ItemMessage(self.id, Message(role="assistant", thinking="".join(self._texts)))
+        return ItemMessage(self.id, Message(role="assistant", thinking=_whole(self._texts)))
 
 
 _RAW: Final = ("response.content_part", "response.reasoning_text", "content_index")
@@ -83,7 +90,7 @@ class _Part:
 
     @property
     def text(self) -> str:
-        return "".join(self.texts)
+        return _whole(self.texts)
 
     @property
     def value(self) -> dict[str, Any]:

@@ -132,7 +132,7 @@ async def retrieve(
     headers = {"X-Fleet-Job": response.record.id}
     if not stream:
         return await _as_it_stands(response, store, headers)
-    replay = await store.replay(response)
+    replay = await store.counted(response)
     if is_head(request.scope):
         # A HEAD is safe: it must not register a follower, whose disconnect may cancel the job.
         return Response(headers={**_FRESH, **headers}, media_type=MEDIA_TYPE)

@@ -9,6 +9,7 @@ from typing import Annotated, Final, NamedTuple
 
 from fastapi import Depends
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.following.long_answer import LongAnswer
@@ -27,13 +28,17 @@ from api_shim.openai.responses.request import ResponsePromptBody, job_of_respons
 from api_shim.openai.responses.response import ResponseFacts
 from contract.chat import ChatRequest, Message, ResponseNotes
 from contract.errors import JobNotFound
-from contract.events import EventId
+from contract.events import EventId, Frame
 from contract.jobs import JobRecord
+from contract.json_lines import json_line
 from contract.result import Status
 from contract.tenants import Tenant
 
 _MOST_NAMED: Final = 100
 """Responses whose items one request may reference; each costs reads of Redis."""
+_SHORT_BYTES: Final = 1024
+_TEXTS: Final = ("content", "thinking", "refusal")
+"""Fields of a delta whose text may be long."""
 _UNDER_WAY: Final[frozenset[Status]] = frozenset({"queued", "running"})
 
 
@@ -110,6 +115,18 @@ class ResponseStore:
                         last_reset = frame.id
         return Replay(builder, last_reset)
 
+    async def counted(self, stored: StoredResponse) -> Replay:
+        """The same without its texts, for the numbers of its events; raises RelayUnavailable."""
+        builder, last_reset = ResponseBuilder(stored.facts), None
+        async with aclosing(self._dependencies.log.read(stored.record.id)) as pages:
+            async for frames in pages:
+                for frame in frames:
+                    for _ in builder.add(_without_texts(frame)):
+                        pass
+                    if frame.type == "reset":
+                        last_reset = frame.id
+        return Replay(builder, last_reset)
+
     async def earlier(self, body: ResponsePromptBody) -> EarlierResponses:
         """What a request takes from earlier responses; raises Refusal, RelayUnavailable."""
         past: tuple[Message, ...] = ()
@@ -175,6 +192,18 @@ class ResponseStore:
             return []
         inputs = [item_message for item_message, _ in input_items(job_id, stored.conversation)]
         return [*inputs, *await self._answer(stored)]
+
+
+def _without_texts(frame: Frame) -> Frame:
+    """A frame that adds as many events, with one character for each text."""
+    if frame.type != "delta" or len(frame.body) <= _SHORT_BYTES:
+        return frame
+    fields = from_json(frame.body)
+    return Frame(
+        frame.id,
+        frame.type,
+        json_line(fields | {name: fields[name][:1] for name in _TEXTS if fields.get(name)}),
+    )
 
 
 async def _response_store(dependencies: Injected, caller: Caller) -> ResponseStore:

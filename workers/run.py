@@ -355,12 +355,12 @@ class Run:
 
     async def _append(self, event: Event) -> None:
         log, room, tenant = self.attempt_log, self.services.answer_room, self.job.record.tenant
-        before = log.whole_bytes
-        if (before > SHORT_BYTES or _is_long(event)) and room.is_spent(tenant):
+        before, short_bytes = log.whole_bytes, room.short_bytes
+        if (before > short_bytes or _is_long(event)) and room.is_spent(tenant):
             await room.wait(tenant)
         log.append(event)
-        if (after := log.whole_bytes) > SHORT_BYTES:
-            room.charge(tenant, max(0, after - max(before, SHORT_BYTES)))
+        if (after := log.whole_bytes) > short_bytes:
+            room.charge(tenant, max(0, after - int(max(before, short_bytes))))
         if isinstance(event, _LARGE):
             await log.flush()
         elif log.must_wait:

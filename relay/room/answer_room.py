@@ -3,7 +3,8 @@
 What runs is not refused, and a burst of large answers would fill Redis within a second, long before
 the maintainer can refuse their tenant or remove anything; then every tenant's new jobs are refused.
 So a tenant's long answers take an eighth of what is left between two looks of a worker, and stop
-below Redis's `maxmemory`. Short answers are not counted: they fit above.
+below Redis's `maxmemory`. Short answers are not counted: they fit above. What is short depends on
+what is left: 690 answers of 64 KiB at once fill a Redis of 64 MiB.
 """
 
 import asyncio
@@ -17,7 +18,11 @@ from contract.tenants import DEFAULT_TENANT
 from relay.connection import Connection
 
 SHORT_BYTES: Final = 64 * 1024
-"""Of a job's log: an answer up to this needs no room."""
+"""Of a job's log: an answer up to this needs no room, where there is enough."""
+_SHORTEST_BYTES: Final = 4 * 1024
+"""The same in a full Redis: what has so little gets to its end."""
+_AT_ONCE: Final = 1024
+"""Short answers that fit into what is left."""
 _FILLED: Final = 0.95
 """The part of `maxmemory` that long answers may fill: more than the part from which on the
 maintainer refuses the tenant that keeps most (room_maker.py)."""
@@ -47,6 +52,11 @@ class AnswerRoom:
         self._taken.clear()
         looked, self._looked = self._looked, asyncio.Event()
         looked.set()
+
+    @property
+    def short_bytes(self) -> float:
+        """The size of a job's log up to which its answer needs no room."""
+        return max(_SHORTEST_BYTES, min(SHORT_BYTES, self._left_bytes / _AT_ONCE))
 
     def is_spent(self, tenant: str) -> bool:
         """Whether a tenant's answers have taken their part until the next look."""

@@ -89,3 +89,19 @@ async def test_who_finds_no_room_gives_its_slot_to_others(
         room.charge("a", MIB)
         with pytest.raises(RelayFull):
             await room.wait("a")
+
+
+@pytest.mark.parametrize(
+    ("left_bytes", "short_bytes"), [(200 * MIB, 64), (16 * MIB, 16), (MIB, 4), (-MIB, 4)]
+)
+async def test_what_is_short_fits_a_thousand_times_into_what_is_left(
+    own_redis: RedisServer, left_bytes: int, short_bytes: int
+) -> None:
+    # 690 answers of 64 KiB, which nobody counted, filled a Redis of 64 MiB.
+    async with relay_on(own_redis.url) as relay:
+        room = AnswerRoom(relay.connection)
+        before = room.short_bytes
+        await room_of(own_redis, left_bytes, room)
+
+        assert before == 64 * 1024
+        assert room.short_bytes == pytest.approx(short_bytes * 1024, rel=0.1)

@@ -31,6 +31,8 @@ from contract.errors import InvalidSetting
 
 TABLES: Final = {"aliases": "alias", "queues": "queue"}
 """Tables of fleet.toml that stand for a setting: `[alias.fast]` is one of `aliases`."""
+TOO_DEEP: Final = "it is nested too deeply"
+"""What is wrong with a file at which Python's parser of TOML ends with RecursionError."""
 _LONGEST: Final = 60
 _PASSWORD: Final = re.compile(r"://[^/@\s]+@")
 
@@ -212,6 +214,8 @@ class FleetSettings(BaseSettings):
             raise InvalidSetting(f"{_unparsed(error)}: give valid JSON") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
             raise InvalidSetting(f"fleet.toml cannot be read: {error}") from None
+        except RecursionError:
+            raise InvalidSetting(f"fleet.toml cannot be read: {TOO_DEEP}") from None
 
     @classmethod
     @override

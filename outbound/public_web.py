@@ -46,6 +46,8 @@ _NUMERIC: Final = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+))*\.?", re.I
 """What the C library reads as an IPv4 address: no name ends in a number (RFC 3696, 2)."""
 _LOOPBACK: Final = ".localhost"
 """Names below it are this machine, whatever a resolver says (RFC 6761, 6.3)."""
+_NOT_FOUND: Final = "has no public address, or its name could not be resolved"
+"""One text for both: else whoever names a host would learn which names this network has."""
 _LONGEST: Final = 8192
 """Characters of an address."""
 
@@ -144,7 +146,7 @@ class _PublicResolver(AbstractResolver):
         found = await self._resolver.resolve(host, port, family)
         public = [each for each in found if is_public(each["host"])]
         if not public:
-            raise NotPublic("has no public address", host)
+            raise NotPublic(_NOT_FOUND, host)
         return public
 
     @override
@@ -205,7 +207,13 @@ class PublicWeb:
         except _FAILURES as error:
             if isinstance(error, Unreachable):
                 raise
+            if _is_not_found(error) and not self._private:
+                raise NotPublic(_NOT_FOUND, url.host or "") from error
             raise _unreachable(url, error) from error
+
+
+def _is_not_found(error: BaseException) -> bool:
+    return isinstance(error, aiohttp.ClientConnectorDNSError | UnicodeError)
 
 
 async def first_bytes(response: aiohttp.ClientResponse, most: int) -> bytes | None:
@@ -232,7 +240,7 @@ def _unreachable(url: URL, error: BaseException) -> Unreachable:
     match error:
         case TimeoutError():
             reason = "it did not answer in time"
-        case aiohttp.ClientConnectorDNSError() | UnicodeError():
+        case _ if _is_not_found(error):
             reason = "its name could not be resolved"
         case aiohttp.ClientSSLError():
             reason = "no secure connection could be made, or its certificate is not valid"

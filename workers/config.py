@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from contract.redis_keys import kind_of
 from contract.requests import Kind
-from contract.settings import demand_trust
+from contract.settings import TOO_DEEP, demand_trust
 from workers.backends.dsn import VARIABLE_PREFIX, BackendConfig, DsnError, from_environment, parse
 from workers.endpoints.broadcast import EVERYWHERE
 
@@ -94,6 +94,8 @@ def _from_file(file: Path) -> list[BackendConfig]:
         found = tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise DsnError(f"{file}: {error}") from error
+    except RecursionError:
+        raise DsnError(f"{file}: {TOO_DEEP}") from None
     demand_trust(file, found, {"backends"} & found.keys())
     tables = found.get("backends", {})
     if not isinstance(tables, dict):

@@ -1,6 +1,7 @@
 """Requests go to public addresses only, judged each time, and follow nothing."""
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -78,6 +79,18 @@ async def test_nothing_that_is_not_public_is_connected_to() -> None:
             with pytest.raises(AddressRefused, match="public address"):
                 async with outside.request("GET", f"http://{host}:{port}/cookies"):
                     pass
+
+
+async def test_names_that_are_private_and_names_that_are_none_are_refused_alike() -> None:
+    told = []
+    async with PublicWeb(private=False, total_s=5) as outside:
+        for host in (socket.gethostname(), "no-such-name.invalid", "a" * 64):
+            with pytest.raises(AddressRefused) as refused:
+                async with outside.request("GET", f"http://{host}/"):
+                    pass
+            told.append(refused.value.why)
+
+    assert told == ["has no public address, or its name could not be resolved"] * 3
 
 
 async def test_silence_is_unreachable_and_names_the_host_alone() -> None:

@@ -11,7 +11,15 @@ import typer
 from pydantic import SecretStr
 
 from contract.errors import InvalidRequest
-from contract.settings import TABLES, FleetSettings, digest, guarded, read_trusted, trusted_list
+from contract.settings import (
+    TABLES,
+    TOO_DEEP,
+    FleetSettings,
+    digest,
+    guarded,
+    read_trusted,
+    trusted_list,
+)
 from fleet.atomic_file import whole
 from fleet.cli.commands.options import Json
 from fleet.cli.exit_codes import Exit, run
@@ -107,6 +115,8 @@ def _file() -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except tomllib.TOMLDecodeError as error:
         raise InvalidRequest(f"fleet.toml: {error}") from error
+    except RecursionError:
+        raise InvalidRequest(f"fleet.toml: {TOO_DEEP}") from None
 
 
 def trust(
@@ -151,6 +161,8 @@ def _read(file: Path) -> dict[str, Any]:
         raise InvalidRequest(f"{file} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"{file} cannot be read: {error}") from None
+    except RecursionError:
+        raise InvalidRequest(f"{file} cannot be read: {TOO_DEEP}") from None
 
 
 def _shown(name: str, value: Any) -> str:

@@ -80,6 +80,14 @@ def test_a_copy_elsewhere_is_not_trusted_and_trust_can_be_taken_back(
     assert fleet("config", "show")[0] == 2
 
 
+@pytest.mark.parametrize("words", [("config", "show"), ("trust",), ("jobs", "list")])
+def test_a_file_that_is_nested_too_deeply_is_an_error(folder: Path, words: tuple[str, ...]) -> None:
+    (folder / "fleet.toml").write_text(f"a = {'[' * 3000}{']' * 3000}")
+    status, told = fleet(*words)
+
+    assert (status, "it is nested too deeply" in told) == (2, True)
+
+
 def test_a_file_that_is_none_is_an_error(folder: Path) -> None:
     code, told = fleet("trust", "nothing.toml")
 

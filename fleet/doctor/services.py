@@ -8,8 +8,9 @@ from pathlib import Path
 
 import httpx
 
+from contract import redis_keys
 from contract.errors import FleetError, InvalidSetting, RelayUnavailable
-from contract.roster import FleetLimit
+from contract.roster import FleetLimit, utc
 from fleet.client.answers import fields_of
 from fleet.client.async_client import AsyncClient
 from fleet.client.errors import CannotStart, NoFleet, NotAuthorised
@@ -22,6 +23,7 @@ from fleet.local.supervisor import silent_printer
 from fleet.local.up import running
 from relay.connection import Connection
 from relay.files import mib
+from relay.repair.damaged_keys import left_keys, set_aside_keys
 from relay.settings import RelaySettings
 from workers.backend_registry import build
 from workers.backends.discovery import PORTS, discover
@@ -42,7 +44,7 @@ async def redis() -> list[Finding]:
     except CannotStart as error:
         return [broken("redis", "none on this machine", error.message)]
     if choice.binary is None:
-        return [await _configured_redis(settings)]
+        return [await _configured_redis(settings), *await _damaged_keys(settings)]
     return [await _embedded_redis(choice)]
 
 
@@ -65,6 +67,32 @@ async def _configured_redis(settings: RelaySettings) -> Finding:
             "run a time service (chrony, systemd-timesyncd) on both machines",
         )
     return ok("redis", "the server of FLEET_REDIS_URL responds, and its clock agrees with ours")
+
+
+async def _damaged_keys(settings: RelaySettings) -> list[Finding]:
+    """Keys that another program has overwritten: those that were set aside, and those left."""
+    try:
+        async with asyncio.timeout(_TIMEOUT_S), Connection.open(settings) as connection:
+            aside, left = await set_aside_keys(connection), await left_keys(connection)
+    except (RelayUnavailable, TimeoutError, ValueError):
+        return []  # the finding before this one says so
+    found = [
+        broken(
+            f"redis key {key}",
+            "another program has written to it, and nothing else has what it held",
+            f"look at it, then set it aside: `redis-cli RENAME {key} {redis_keys.damaged(key)}`; "
+            "what it held (keys, aliases, webhooks) must be made again",
+        )
+        for key in left
+    ]
+    return found + [
+        note(
+            f"redis key {each.key}",
+            f"it was a {each.found}, and was set aside at {utc(each.at)}; the fleet goes on",
+            f"see {redis_keys.damaged(each.key)} within a week, and which program writes to Redis",
+        )
+        for each in aside
+    ]
 
 
 async def _embedded_redis(choice: ServerChoice) -> Finding:

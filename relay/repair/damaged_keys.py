@@ -140,6 +140,13 @@ async def set_aside_keys(connection: Connection) -> list[SetAside]:
     return sorted(found, key=lambda each: -each.at)
 
 
+async def left_keys(connection: Connection) -> list[str]:
+    """Keys of another type that are left to an operator; raises RelayUnavailable."""
+    kinds = await connection.pipeline([("TYPE", key) for key in key_types.LEFT])
+    found = zip(key_types.LEFT.items(), kinds, strict=True)
+    return [key for (key, wanted), kind in found if kind.decode() not in ("none", wanted)]
+
+
 def look(first: int, count: int) -> ScriptCall[tuple[int, list[str]]]:
     """Keys of another type: those with one name, and those of `count` queues from `first` on."""
     kinds = {

@@ -63,6 +63,22 @@ SHARED: Final[Mapping[str, str]] = {
 }
 """Those that have one name."""
 
+LEFT: Final[Mapping[str, str]] = {
+    redis_keys.KEYS: "hash",
+    redis_keys.ALIASES: "hash",
+    redis_keys.WEBHOOKS: "hash",
+    redis_keys.WEBHOOKS_DUE: "zset",
+    redis_keys.WEBHOOKS_WAITING: "hash",
+    redis_keys.BATCHES: "zset",
+    redis_keys.STORED: "zset",
+    redis_keys.FILE_SIZES: "hash",
+    redis_keys.FILE_BYTES: "hash",
+    redis_keys.HELD: "zset",
+    redis_keys.AUDIT: "zset",
+    redis_keys.DELETIONS: "zset",
+}
+"""Those that nothing else tells: left to an operator, to whom `fleet doctor` names them."""
+
 TENANT: Final[Mapping[Callable[[str], str], str]] = {
     redis_keys.recent: "zset",
     redis_keys.spending: "hash",

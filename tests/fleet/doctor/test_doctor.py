@@ -10,6 +10,7 @@ import pytest
 from support.redis_server import RedisServer
 from support.shim import CHAT, serving
 
+from contract import redis_keys
 from fleet.doctor import machine, services
 from fleet.local.redis_server import free_port
 
@@ -45,6 +46,20 @@ async def test_a_configured_redis_that_answers_is_well(
     (found,) = await services.redis()
 
     assert (found.state, "clock agrees" in found.detail) == ("ok", True)
+
+
+async def test_keys_that_another_program_has_overwritten_are_named(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_REDIS_URL", own_redis.url)
+    own_redis.say("SET", redis_keys.KEYS, "garbage")
+    own_redis.say("HSET", redis_keys.DAMAGED, redis_keys.LIVE, "1796063962.041 string")
+
+    _, left, aside = await services.redis()
+
+    assert (left.state, aside.state) == ("broken", "note")
+    assert f"RENAME {redis_keys.KEYS} fleet:damaged:{redis_keys.KEYS}" in left.fix
+    assert (redis_keys.LIVE in aside.what, "string" in aside.detail) == (True, True)
 
 
 async def test_no_fleet_is_only_a_note(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,9 +69,8 @@ class StreamRenderer(Protocol):
 class LargeRenderer(StreamRenderer, Protocol):
     """One whose last events have the whole text again, several times."""
 
-    @property
-    def is_large(self) -> bool:
-        """Whether there was so much text that events are to be rendered apart."""
+    def is_large(self, frames: Sequence[Frame]) -> bool:
+        """Whether there is so much text that the events of these frames are to be made apart."""
         ...
 
     def pieces(self, frames: Sequence[Frame]) -> Iterator[bytes]:
@@ -153,7 +152,7 @@ class AnswerStream(Response):
             if self._answering is not None:
                 self._answering.hear(frames)
             sendable, end = self._parted(frames)
-            large = self._large is not None and self._large.is_large
+            large = self._large is not None and self._large.is_large(sendable)
             data = self._renderer.render(sendable) if sendable and not large else b""
             if frames and frames[-1].id is not None:
                 self._waits = frames[-1].type == "queued"

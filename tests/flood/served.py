@@ -16,6 +16,7 @@ from flood.scene import Case, Outcome, Scene
 
 _PATIENCE_S = 200.0
 _DOCUMENTS, _TEXTS, _REQUESTS = 8000, 2000, 9000
+_STORED_WORDS, _STREAMS = 175, 20
 
 
 async def _served(at: Scene, path: str, body: bytes, holds: Callable[[bytes], bool]) -> Outcome:
@@ -89,8 +90,37 @@ async def batch_of_many(at: Scene) -> Outcome:
     return Outcome(f"{counts['succeeded']} of {len(requests)}", lines == len(requests))
 
 
+async def streams_of_a_stored_response(at: Scene) -> Outcome:
+    """An answer of 10 MB that many read again at once: its last events have it four times."""
+    asked = {"model": "scripted-echo", "input": " ".join(["w" * 60_000] * at.many(_STORED_WORDS))}
+    with worker(at.redis.url, at.folder) as one:
+        async with relay_on(at.redis.url) as relay:
+            await one.ready(relay)
+        async with httpx.AsyncClient(base_url=at.url, timeout=_PATIENCE_S) as http:
+            answer = await http.post("/v1/responses", json=asked)
+            where = f"/v1/responses/{answer.raise_for_status().json()['id']}?stream=true"
+    async with httpx.AsyncClient(base_url=at.url, timeout=_PATIENCE_S) as http:
+        ends = await asyncio.gather(*(_to_its_end(http, where) for _ in range(_STREAMS)))
+    least = 5 * len(asked["input"])
+    is_kept = all(size > least and is_whole for size, is_whole in ends)
+    return Outcome(f"{len(ends)} of {min(ends)[0]} bytes", is_kept)
+
+
+async def _to_its_end(http: httpx.AsyncClient, where: str) -> tuple[int, bool]:
+    """How many bytes a stream has, and whether the event that ends it came."""
+    size, before, has_ended = 0, b"", False
+    async with http.stream("GET", where) as answer:
+        async for data in answer.aiter_raw():
+            size += len(data)
+            has_ended = has_ended or b"event: response.completed" in before + data[:64]
+            has_ended = has_ended or b"event: response.completed" in data
+            before = data[-64:]
+    return size, has_ended and before.endswith(b"\n\n")
+
+
 CASES = [
     Case("21 MB ranked and returned", documents_that_come_back, 4 * 21, has_workers=True),
     Case("18 MB embedded and returned", texts_that_come_back, 4 * 18, has_workers=True),
     Case("a batch of nine thousand", batch_of_many, 4 * 18, has_workers=True),
+    Case("20 streams of a stored 10 MB", streams_of_a_stored_response, 600, has_workers=True),
 ]

@@ -11,6 +11,7 @@ openai/openai-openapi, ResponseStreamEvent.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, Final
 
 from pydantic_core import from_json
@@ -22,7 +23,8 @@ from api_shim.openai.responses.output import Event, Output
 from api_shim.openai.responses.response import ResponseEnding, ResponseFacts, Status, error, usage
 from contract import sse
 from contract.events import EventId, Failed, Frame, Usage
-from contract.json_lines import json_line
+from contract.json_lines import json_line, one_line
+from contract.wire import json_pieces
 
 Numbered = tuple[int, Event]
 _LAST: Final = frozenset({"response.completed", "response.failed", "response.incomplete"})
@@ -166,18 +168,18 @@ class ResponseEvents:
         for frame in frames:
             if frame.type in RESTARTS:
                 encoded_events.clear()
-            encoded_events += self._encoded(frame)
+            encoded_events += map(_encode, self._wanted(frame))
         self._has_sent = self._has_sent or bool(encoded_events)
         return b"".join(encoded_events)
 
     def pieces(self, frames: Sequence[Frame]) -> Iterator[bytes]:
-        """The same, an event at a time, and small ones together."""
+        """The same in pieces of two megabytes at most, and small events together."""
         restarts = [at for at, frame in enumerate(frames, 1) if frame.type in RESTARTS]
         begin = restarts[-1] if restarts else 0
         held = self.render(frames[:begin])
-        for frame in frames[begin:]:
-            for data in self._encoded(frame):
-                self._has_sent = True
+        for event in chain.from_iterable(map(self._wanted, frames[begin:])):
+            self._has_sent = True
+            for data in _encoded_pieces(event):
                 held += data
                 if len(held) > _PIECE_BYTES:
                     yield held
@@ -185,17 +187,17 @@ class ResponseEvents:
         if held:
             yield held
 
-    @property
-    def is_large(self) -> bool:
-        """Whether the last events, each with the whole text, would keep other streams waiting."""
-        return self._size_bytes > _LARGE_BYTES
+    def is_large(self, frames: Sequence[Frame]) -> bool:
+        """Whether events of these frames, the last with all text, keep other streams waiting."""
+        return self._size_bytes + sum(len(frame.body) for frame in frames) > _LARGE_BYTES
 
-    def _encoded(self, frame: Frame) -> Iterator[bytes]:
+    def _wanted(self, frame: Frame) -> Iterator[Event]:
+        """The events of a frame that the client has not."""
         self._size_bytes += len(frame.body)
         for number, event in self._builder.add(frame):
             is_wanted = number > self._after or event["type"] in _LAST
             if is_wanted and not self._is_superseded(frame):
-                yield _encode(event)
+                yield event
 
     def _is_superseded(self, frame: Frame) -> bool:
         earlier = self._known_reset
@@ -225,6 +227,17 @@ def failure(problem: Problem, number: int) -> bytes:
 
 def _encode(event: Event) -> bytes:
     return sse.encode(json_line(event), name=event["type"].encode())
+
+
+def _encoded_pieces(event: Event) -> Iterator[bytes]:
+    """The same in pieces, where an event has the text of others again."""
+    if event["type"].endswith(".delta"):
+        yield _encode(event)
+        return
+    before, after = sse.encode(b"{}", name=event["type"].encode()).split(b"{}")
+    yield before
+    yield from map(one_line, json_pieces(event))
+    yield after
 
 
 def _flat(fault: dict[str, Any]) -> dict[str, Any]:

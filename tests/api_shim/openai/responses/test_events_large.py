@@ -26,8 +26,9 @@ def test_pieces_are_the_same_events(log: list[Frame]) -> None:
     pieces = list(apart.pieces(log))
 
     assert b"".join(pieces) == expected
-    assert whole.is_large
-    assert apart.is_large
+    assert whole.is_large([])
+    assert apart.is_large([])
+    assert ResponseEvents(about()).is_large(log)
 
 
 def test_a_piece_has_the_text_once() -> None:
@@ -38,11 +39,20 @@ def test_a_piece_has_the_text_once() -> None:
     assert all(piece.count(LONG.encode()) == 1 for piece in large)
 
 
+def test_a_piece_of_an_end_is_small() -> None:
+    text = "x\u2028" * 3 * 2**20
+    pieces = list(ResponseEvents(about()).pieces(frames(QUEUED, STARTED, *words(text), Done())))
+    ends = [len(piece) for piece in pieces if b"output_text.delta" not in piece]
+
+    assert sum(ends) > 4 * len(text)
+    assert max(ends) < 16 * 2**20
+
+
 def test_a_small_response_is_rendered_whole() -> None:
     events = ResponseEvents(about())
     log = frames(QUEUED, STARTED, *words("a", "b"), Done())
 
-    assert (len(list(events.pieces(log))), events.is_large) == (1, False)
+    assert (len(list(events.pieces(log))), events.is_large([])) == (1, False)
 
 
 def test_the_events_of_an_end_share_its_text() -> None:

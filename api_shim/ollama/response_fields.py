@@ -36,19 +36,21 @@ def _second(seconds: int) -> bytes:
 def metrics(result: Done | Result) -> dict[str, Any]:
     """The finish reason, token counts and durations of a result.
 
-    Clients divide tokens by `eval_duration`, so it is never 0 if there are tokens.
+    Clients divide tokens by `eval_duration`, so it is never 0 if there are tokens. The total is of
+    two processes' clocks, so that of a short job may be less than its parts.
     """
     usage, timings = result.usage, result.timings or Timings()
     load_ms, first_ms = timings.load_ms or 0.0, timings.first_token_ms or 0.0
     total_ms = timings.total_ms or 0.0
     eval_ns = nanoseconds(total_ms - (timings.queued_ms or 0.0) - first_ms)
     counts = {} if usage is None else _counts(usage)
+    eval_ns = max(eval_ns, 1) if counts.get("eval_count") else eval_ns
     return {
         "done_reason": _REASONS.get(result.finish_reason or "stop", "stop"),
-        "total_duration": nanoseconds(total_ms),
+        "total_duration": max(nanoseconds(total_ms), nanoseconds(first_ms) + eval_ns),
         "load_duration": nanoseconds(load_ms),
         "prompt_eval_duration": nanoseconds(first_ms - load_ms),
-        "eval_duration": max(eval_ns, 1) if counts.get("eval_count") else eval_ns,
+        "eval_duration": eval_ns,
         **counts,
     }
 

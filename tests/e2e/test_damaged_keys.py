@@ -61,6 +61,9 @@ QUIET: Final = {
     "fleet:worker:<worker>:report": "its worker writes it anew with its next change",
     "fleet:backend:<backend>:known": "read while its backend has no live worker only",
     "fleet:residence:<backend>:<model>": "only workers with models in their own memory use it",
+    "fleet:maintainer": "a worker that renews it writes it anew",
+    "fleet:webhooks:deliverer": "a shim that renews it writes it anew",
+    "fleet:deletions:eraser": "a shim that renews it writes it anew",
 }
 """Why no process can notice, or needs to, that such a key is damaged."""
 UNAVAILABLE: Final = (503, 529)
@@ -99,7 +102,8 @@ def families() -> Iterator[Family]:
                 yield Family(key, type_.strip().removesuffix(", channel"))
 
 
-FAMILIES: Final = tuple(each for each in families() if each.type)
+FAMILIES: Final = tuple(each for each in families() if each.type not in {"", "any"})
+"""But for `fleet:damaged:<key>`, which nothing reads."""
 
 
 class Damaged:

@@ -250,7 +250,7 @@ def test_a_webhook_is_made_its_secret_shown_once_and_its_deliveries_listed(
     watched.until(job, "done")
     table = page.get_by_role("region", name="Table of deliveries")
     table.get_by_role("row", name=re.compile(f"job.done {job[:8]} waiting")).wait_for()
-    page.get_by_role("row", name=re.compile("failing.*could not be reached")).wait_for()
+    page.get_by_role("row", name=re.compile("failing.*could not be resolved")).wait_for()
 
     page.get_by_role("button", name="Disable").click()
     table.get_by_role("row", name=re.compile("dropped .*its owner has disabled")).wait_for()

@@ -120,7 +120,8 @@ def test_a_proxy_takes_the_largest_file_and_the_form_around_it() -> None:
 async def test_a_proxy_refuses_a_larger_body_itself(behind: Behind) -> None:
     size = setting(behind.front.name, SIZES[behind.front.name])
     with changed(behind, {size: size.replace("513", "1")}) as small:
-        told = await refused(small, "/v1/files", b" " * (2**20 + 1))
+        # A route that reads all of a body before it answers.
+        told = await refused(small, "/v1/chat/completions", b" " * (2**20 + 1))
 
     assert told.split()[1] in {b"413", b"502"}  # that of Caddy before 2.7
     assert b"FLEET" not in told

@@ -22,7 +22,7 @@ FleetError
 │   ├── ConversationBusy        an earlier message of the conversation has not ended
 │   ├── NotDead                 only a dead letter can be retried
 │   ├── UnknownFile             no such file, or it has expired
-│   ├── FileQuotaFull           the tenant's files have as many bytes as they may
+│   ├── FileQuotaFull           the tenant has as many files, or bytes in files, as it may
 │   ├── UnknownBatch            no such batch, or it has expired
 │   ├── BatchEnded              a batch that has ended cannot be cancelled
 │   └── UnknownWebhook          no such webhook, or no such delivery of it
@@ -67,7 +67,9 @@ FleetError
 └── LeaseLost               another process has the job or batch; never leaves its process
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
+
+_MOST_CHARS: Final = 8000  # of a message: a backend's words may be in it
 
 
 class FleetError(Exception):
@@ -78,10 +80,9 @@ class FleetError(Exception):
 
     def __init__(self, message: str, *, retry_after_s: float | None = None, **facts: Any) -> None:
         """Take the message, the seconds to wait if known, and fields for a client's program."""
-        message = message[:8000]  # a backend's words are in many
-        super().__init__(message)
+        self.message = message[:_MOST_CHARS]
+        super().__init__(self.message)
         self.facts = facts
-        self.message = message
         self.retry_after_s = retry_after_s
 
 
@@ -213,7 +214,7 @@ class UnknownFile(RequestError):
 
 
 class FileQuotaFull(RequestError):
-    """The tenant's stored files have as many bytes as they may."""
+    """The tenant has as many files, or bytes in files, as it may."""
 
     code = "file_quota_full"
 
@@ -356,13 +357,9 @@ class BackendError(FleetError):
     usual_scope: ClassVar[Scope] = "request"
 
     def __init__(
-        self,
-        message: str,
-        *,
-        upstream_status: int | None = None,
-        retry_after_s: float | None = None,
-        scope: Scope | None = None,
-    ) -> None:
+        self, message: str, *, upstream_status: int | None = None,
+        retry_after_s: float | None = None, scope: Scope | None = None,
+    ) -> None:  # fmt: skip
         """Take the HTTP status of the backend's response, if there was one."""
         super().__init__(message, retry_after_s=retry_after_s)
         self.upstream_status = upstream_status

@@ -3,6 +3,10 @@
 Subjects: api_shim/native/jobs.py, relay/records.py, relay/queue.py.
 """
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import httpx
 import pytest
 from redis import Redis
 from support.keys import keyed
@@ -33,24 +37,33 @@ def change(url: str, job: str, words: tuple[tuple[str, ...], ...]) -> None:
         redis.execute_command(name, redis_keys.record(job), *rest)
 
 
-@pytest.mark.parametrize("how", DAMAGE)
-async def test_a_damaged_job_is_called_so_and_deleted_by_its_owner(
-    own_redis: RedisServer, how: str
-) -> None:
-    with keyed(own_redis.url) as shim:
+@asynccontextmanager
+async def changed(
+    url: str, words: tuple[tuple[str, ...], ...]
+) -> AsyncGenerator[tuple[httpx.AsyncClient, httpx.AsyncClient, str]]:
+    """Clients of the tenants red and blue, and a job of red that was changed so."""
+    with keyed(url) as shim:
         async with (
-            stage(shim.url, own_redis.url) as at,
+            stage(shim.url, url) as at,
             shim.caller("red") as red,
             shim.caller("blue") as blue,
         ):
             await at.announce()
             job = (await red.post("/api/v1/jobs/chat", json=CHAT)).json()["id"]
-            change(own_redis.url, job, DAMAGE[how])
-            path = f"/api/v1/jobs/{job}"
-            read = await red.get(path)
-            others = [await blue.get(path), await blue.delete(path)]
-            deleted = await red.delete(path)
-            after = await red.get(path)
+            change(url, job, words)
+            yield red, blue, job
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+async def test_a_damaged_job_is_called_so_and_deleted_by_its_owner(
+    own_redis: RedisServer, how: str
+) -> None:
+    async with changed(own_redis.url, DAMAGE[how]) as (red, blue, job):
+        path = f"/api/v1/jobs/{job}"
+        read = await red.get(path)
+        others = [await blue.get(path), await blue.delete(path)]
+        deleted = await red.delete(path)
+        after = await red.get(path)
 
     problem = read.json()
     assert (read.status_code, problem["code"]) == (410, "job_damaged")
@@ -70,18 +83,10 @@ async def test_a_damaged_job_is_called_so_and_deleted_by_its_owner(
 async def test_a_job_of_a_newer_version_is_called_so_and_stays(
     own_redis: RedisServer, how: str
 ) -> None:
-    with keyed(own_redis.url) as shim:
-        async with (
-            stage(shim.url, own_redis.url) as at,
-            shim.caller("red") as red,
-            shim.caller("blue") as blue,
-        ):
-            await at.announce()
-            job = (await red.post("/api/v1/jobs/chat", json=CHAT)).json()["id"]
-            change(own_redis.url, job, NEWER[how])
-            path = f"/api/v1/jobs/{job}"
-            read, deleted = await red.get(path), await red.delete(path)
-            others = await blue.get(path)
+    async with changed(own_redis.url, NEWER[how]) as (red, blue, job):
+        path = f"/api/v1/jobs/{job}"
+        read, deleted = await red.get(path), await red.delete(path)
+        others = await blue.get(path)
 
     assert [(each.status_code, each.json()["code"]) for each in (read, deleted)] == [
         (503, "newer_version")

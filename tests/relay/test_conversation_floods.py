@@ -174,12 +174,19 @@ async def test_without_keys_all_conversations_are_kept_up_to_the_bound(redis_url
 async def test_a_message_of_a_conversation_that_goes_on_costs_nothing_more_for_the_share(
     own_redis: RedisServer,
 ) -> None:
+    """The least of twenty: a claim writes the queue's clock in half of the cases, as its tenth of a
+    millisecond was rounded up or down."""
     costs = []
     async with relay_on(own_redis.url) as relay:
         for tenant in (DEFAULT_TENANT, A):
-            for _ in range(2):  # the second one is counted
-                own_redis.say("CONFIG", "RESETSTAT")
-                await converse(relay, tenant, "c")
-            costs.append(commands(own_redis))
+            await converse(relay, tenant, "c")
+            costs.append(min([await counted(own_redis, relay, tenant) for _ in range(20)]))
 
     assert costs[1] <= costs[0]
+
+
+async def counted(redis: RedisServer, relay: Relay, tenant: Tenant) -> int:
+    """The commands of one more message."""
+    redis.say("CONFIG", "RESETSTAT")
+    await converse(relay, tenant, "c")
+    return commands(redis)

@@ -4,7 +4,6 @@ import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from fastapi import APIRouter, Depends, FastAPI, params
@@ -72,7 +71,7 @@ from api_shim.tenants import deletion_routes
 from api_shim.tenants.tenant_eraser import TenantEraser
 from api_shim.webhooks import routes as webhooks
 from api_shim.webhooks.deliverer import WebhookDeliverer
-from telemetry.process_metrics import ProcessMetrics
+from telemetry.process_metrics import ProcessMetrics, installed_version
 from telemetry.tracing import Tracing, tracing_of
 
 _DESCRIPTION = """\
@@ -153,7 +152,7 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
     # /docs loads from this process, not from a CDN: a fleet may have no internet.
     app = FastAPIOffline(
         title="llm-fleet",
-        version=_version(),
+        version=installed_version(),
         description=_DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
@@ -254,10 +253,3 @@ def _add_middleware(
 def _upload(settings: ShimSettings) -> Limit:
     """The limit of a file with the form around it."""
     return Limit(settings.max_file_bytes + _FORM_BYTES, "FLEET_MAX_FILE_BYTES")
-
-
-def _version() -> str:
-    try:
-        return version("llm-fleet")
-    except PackageNotFoundError:
-        return "0"

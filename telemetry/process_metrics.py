@@ -30,7 +30,7 @@ class ProcessMetrics(RelayObserver):
         self.tenants = Names(settings.metrics_names)
         self._round_trips = self.series.bins("redis_round_trip_seconds")
         self._published = self.series.bins("published_events")
-        labels = (_version(), process, platform.python_version())
+        labels = (installed_version(), process, platform.python_version())
         self.series.read("build_info", lambda: [(labels, 1.0)])
 
     @override
@@ -107,7 +107,8 @@ def single(value: float) -> list[tuple[Labels, float]]:
     return [((), value)]
 
 
-def _version() -> str:
+def installed_version() -> str:
+    """The version of llm-fleet that is installed; "0" where it is only a source tree."""
     try:
         return version("llm-fleet")
     except PackageNotFoundError:

@@ -5,7 +5,6 @@ import logging
 import os
 import socket
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Never
 
 from contract.errors import RelayUnavailable
@@ -16,6 +15,7 @@ from contract.wire import VERSION
 from relay.connection import Connection
 from relay.roster import RosterStore
 from relay.scripts.turn_scripts import report
+from telemetry.process_metrics import installed_version
 from telemetry.repeated_warnings import RepeatedWarnings
 from workers.backends.dsn import BackendConfig
 from workers.backends.protocols import capabilities, grants
@@ -55,7 +55,7 @@ class RosterReporter:
         self._settings = settings
         self._config = config
         self._started_at = connection.now()
-        self._version = _version()
+        self._version = installed_version()
         self._probing = asyncio.Lock()
         self._health_file = HealthFile(settings.health_file)
         self._told: dict[str, bool] = {}
@@ -221,13 +221,6 @@ async def _pause(longest_s: float, event: asyncio.Event, shortest_s: float) -> N
     with suppress(TimeoutError):
         async with asyncio.timeout(longest_s - shortest_s):
             await event.wait()
-
-
-def _version() -> str | None:
-    try:
-        return version("llm-fleet")
-    except PackageNotFoundError:
-        return None
 
 
 def _kind(queue: str) -> Kind:

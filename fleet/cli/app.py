@@ -1,6 +1,7 @@
 """The `fleet` command, put together from the modules of `fleet/cli/commands`."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -33,6 +34,7 @@ from fleet.cli.commands import (
 )
 from fleet.cli.commands.options import all_with_key, with_key
 from fleet.cli.exit_codes import complain, exit_of
+from telemetry.process_metrics import installed_version
 
 app = typer.Typer(
     name="fleet",
@@ -40,6 +42,26 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+
+
+def _print_version(*, is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"llm-fleet {installed_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _fleet(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Options before the name of a command."""
+
 
 for command in (
     up.up,

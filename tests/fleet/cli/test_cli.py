@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 
 import pytest
 from support.up import DEADLINE_S, ROOT, Command, Up, environment
@@ -69,6 +70,12 @@ def test_each_failure_has_its_exit_code(fleet: Command, words: tuple[str, ...], 
 
     assert (failed.returncode, failed.stdout) == (code, "")
     assert failed.stderr
+
+
+def test_the_version_is_that_of_the_package(fleet: Command) -> None:
+    told = fleet("--version", FLEET_URL=f"http://127.0.0.1:{free_port()}")
+
+    assert (told.returncode, told.stdout) == (0, f"llm-fleet {metadata.version('llm-fleet')}\n")
 
 
 def test_no_fleet_is_7_and_says_how_to_start_one(fleet: Command) -> None:

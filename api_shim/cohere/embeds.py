@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from api_shim.bodies.joined_texts import joined_texts, taken
 from api_shim.cohere.errors import named, wrong_field
+from api_shim.following.piecewise import items_in_pieces
 from api_shim.submission.ignored_fields import LenientModel
 from contract.embeddings import TASK_WORDS, EmbedRequest
 from contract.errors import NotSupported
@@ -21,8 +22,6 @@ from contract.wire import json_pieces
 
 MOST_TEXTS: Final = 2048
 """As of /v1/embeddings; at Cohere 96."""
-_ROWS_AT_ONCE: Final = 64
-"""Rows that are encoded without yielding to other calls."""
 _NO_ROWS: Final = Embeddings(count=0, dimension=1, data="")
 _NAMES: Final = {"input": "texts", "dimensions": "output_dimension", "task": "input_type"}
 
@@ -115,13 +114,8 @@ def embed_pieces(
     found = result.embeddings or _NO_ROWS
     for number, type in enumerate(dict.fromkeys(types)):
         yield b'%s"%s":[' % (b"," if number else b"", type.encode())
-        page: list[bytes] = []
-        for at, row in enumerate(encoded_rows(found.data, found.dimension, type)):
-            page.append((b"," if at else b"") + json_line(row))
-            if len(page) == _ROWS_AT_ONCE:
-                yield b"".join(page)
-                page.clear()
-        yield b"".join(page) + b"]"
+        yield from items_in_pieces(map(json_line, encoded_rows(found.data, found.dimension, type)))
+        yield b"]"
     begun = b"},"
     for piece in map(one_line, json_pieces(_end(request, result))):
         yield begun + piece.removeprefix(b"{") if begun else piece

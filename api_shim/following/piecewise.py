@@ -1,7 +1,7 @@
 """Responses that are made a piece at a time, because all of one may be tens of megabytes."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Final
 
@@ -21,6 +21,18 @@ def in_pieces(pieces: Iterator[bytes], headers: Mapping[str, str]) -> Response:
             rest = _unhurried(chain(begun, pieces))
             return StreamingResponse(rest, 200, headers, media_type="application/json")
     return Response(b"".join(begun), 200, headers, media_type="application/json")
+
+
+def items_in_pieces(items: Iterable[bytes]) -> Iterator[bytes]:
+    """The items of a list of JSON, some at a time, with the commas between them."""
+    comma, piece = b"", bytearray()
+    for item in items:
+        piece += comma + item
+        comma = b","
+        if len(piece) >= _SMALL_BYTES:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece)
 
 
 async def _unhurried(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:

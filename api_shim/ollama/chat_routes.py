@@ -1,6 +1,5 @@
 """Routes for chat, generate, embed and embeddings."""
 
-import asyncio
 import time
 from typing import Annotated, Any
 
@@ -8,6 +7,8 @@ from fastapi import APIRouter, Body, Response
 
 from api_shim.dependencies import Dependencies, DropIn, Injected
 from api_shim.following.drop_in import DropInCall
+from api_shim.following.long_answer import LOGPROBS
+from api_shim.following.piecewise import in_pieces
 from api_shim.http.json_body import let_go
 from api_shim.ollama import chat_request, embed, schemas
 from api_shim.ollama.chat_request import GenerateBody, Generation, OllamaChatBody
@@ -25,6 +26,7 @@ from api_shim.ollama.request_fields import NamedModel, unused_when_loading
 from api_shim.ollama.route import JOB_ENDS, AnyTypeRoute, documented
 from contract.chat import ChatRequest
 from contract.models import LoadRequest, UnloadRequest
+from contract.result import Result
 
 router = APIRouter(prefix="/api", tags=["ollama"], route_class=AnyTypeRoute)
 
@@ -92,7 +94,7 @@ async def _generate(
     if body.is_streamed:
         return call.stream(record, ChatResponseLines(model, shape))
     del job
-    result = await call.result(record, marks=("content", "thinking"))
+    result = await call.result(record, marks=("content", "thinking", LOGPROBS))
     return call.whole(json(response_body(model, shape, result), call))
 
 
@@ -133,12 +135,16 @@ async def post_embed(
     job = await call.translated(embed.to_embed_job, body)
     if isinstance(job, LoadRequest | UnloadRequest):
         await _load_or_unload(job, body, call, dependencies)
-        return json(embed.embed_response(body.model_name, None), call)
+        return _embedded(body, None, call)
     record = await call.submit(job, body, spent=("input",))
     del job
-    result = await call.result(record)
-    # Thousands of vectors are megabytes of JSON, and the loop serves other calls meanwhile.
-    return json(await asyncio.to_thread(embed.embed_response, body.model_name, result), call)
+    return _embedded(body, await call.result(record), call)
+
+
+def _embedded(body: EmbedBody, result: Result | None, call: DropInCall) -> Response:
+    """Thousands of vectors are megabytes of JSON."""
+    headers = {"Cache-Control": "no-store", **call.headers}
+    return in_pieces(embed.embed_pieces(body.model_name, result), headers)
 
 
 @router.post(

@@ -5,18 +5,20 @@ length 1, those of `embeddings` are the model's; a request without text loads th
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
+from api_shim.following.piecewise import items_in_pieces
 from api_shim.ollama.request_fields import NamedModel, build_request, keep_alive_s
 from api_shim.ollama.response_fields import metrics
 from api_shim.submission.ignored_fields import IgnoredField
-from contract.embeddings import EmbedRequest, unpack
+from contract.embeddings import EmbedRequest
 from contract.json_lines import json_line
 from contract.models import LoadRequest, UnloadRequest
+from contract.quantization import encoded_rows
 from contract.requests import Word
 from contract.result import Result
 
@@ -82,13 +84,10 @@ def to_embed_job(body: EmbedBody | EmbeddingsBody) -> EmbedRequest | LoadRequest
     return build_request(EmbedRequest, input=body.texts, keep_alive_s=seconds, **extra, **fields)
 
 
-def rows(result: Result, *, unit: bool) -> list[list[float]]:
-    """The vectors of a result; `unit` scales each to length 1."""
+def _rows(result: Result) -> Iterator[list[float]]:
     found = result.embeddings
-    if found is None:
-        return []
-    vectors = unpack(found.data, found.dimension)
-    return [_unit(vector) for vector in vectors] if unit else vectors
+    rows: Any = encoded_rows(found.data, found.dimension, "float") if found else ()
+    return iter(rows)
 
 
 def _unit(vector: list[float]) -> list[float]:
@@ -98,17 +97,18 @@ def _unit(vector: list[float]) -> list[float]:
     return [number / length for number in vector]
 
 
-def embed_response(model: str, result: Result | None) -> bytes:
-    """The response of `embed`; `result` is None if there was no text."""
+def embed_pieces(model: str, result: Result | None) -> Iterator[bytes]:
+    """The response of `embed`, some rows at a time; `result` is None if there was no text."""
     counts: dict[str, Any] = {"total_duration": 0, "load_duration": 0, "prompt_eval_count": 0}
-    vectors: Sequence[Sequence[float]] = ()
+    vectors: Iterator[list[float]] = iter(())
     if result is not None:
         counts = {name: value for name, value in metrics(result).items() if name in counts}
-        vectors = rows(result, unit=True)
-    return json_line({"model": model, "embeddings": vectors, **counts})
+        vectors = map(_unit, _rows(result))
+    yield b'{"model":%s,"embeddings":[' % json_line(model)
+    yield from items_in_pieces(map(json_line, vectors))
+    yield b"]," + json_line(counts)[1:]
 
 
 def embeddings_response(result: Result | None) -> bytes:
     """The response of `embeddings`; `result` is None if there was no text."""
-    vectors = [] if result is None else rows(result, unit=False)
-    return json_line({"embedding": vectors[0] if vectors else []})
+    return json_line({"embedding": [] if result is None else next(_rows(result), [])})

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from api_shim.following.piecewise import items_in_pieces
 from api_shim.openai.request_fields import OpenAIRequest, build_request, invalid_field
 from api_shim.openai.response_head import ResponseHead
 from contract.embeddings import TASK_WORDS, EmbedRequest, Task
@@ -71,8 +72,6 @@ def ids(given: Given) -> tuple[tuple[int, ...], ...]:
 
 
 MOST_INPUTS: Final = 2048
-_ROWS_AT_ONCE: Final = 64
-"""Rows that are encoded without yielding to other calls."""
 
 
 class EmbeddingBody(OpenAIRequest):
@@ -142,16 +141,17 @@ def response_body(head: ResponseHead, result: Result, encoding: RowType) -> dict
 
 def pieces(head: ResponseHead, result: Result, encoding: RowType) -> Iterator[bytes]:
     """The response's JSON, some rows at a time: 2,048 vectors are tens of megabytes."""
+    rows = (
+        b'{"object":"embedding","index":%d,"embedding":%s}' % (at, _encoded(row))
+        for at, row in enumerate(_rows(result, encoding))
+    )
     yield b'{"object":"list","data":['
-    page: list[bytes] = []
-    for at, row in enumerate(_rows(result, encoding)):
-        comma = b"," if at else b""
-        encoded = b'"%s"' % row.encode() if isinstance(row, str) else json_line(row)
-        page.append(b'%s{"object":"embedding","index":%d,"embedding":%s}' % (comma, at, encoded))
-        if len(page) == _ROWS_AT_ONCE:
-            yield b"".join(page)
-            page.clear()
-    yield b"".join(page) + b"]," + json_line(_end(head, result))[1:]
+    yield from items_in_pieces(rows)
+    yield b"]," + json_line(_end(head, result))[1:]
+
+
+def _encoded(row: str | list[float] | list[int]) -> bytes:
+    return b'"%s"' % row.encode() if isinstance(row, str) else json_line(row)
 
 
 def _end(head: ResponseHead, result: Result) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from api_shim.submission.roster_cache import Pool
 from contract.embeddings import pack
 from contract.events import Details, Done, Vectors
 from contract.models import LoadRequest, ShowRequest
-from contract.result import fold
+from contract.result import Result, fold
 from contract.roster import BackendReport, ModelReport
 
 CHAT = ModelReport(
@@ -88,6 +88,11 @@ def test_vectors_have_length_one_but_not_the_old_way() -> None:
     row = Vectors(index=0, count=1, dimension=2, data=pack([[3.0, 4.0]]))
     result = fold([row, Done()])
 
-    assert json.loads(embed.embed_response("m", result))["embeddings"] == [[0.6, 0.8]]
+    assert embedded(result) == [[0.6, 0.8]]
     assert json.loads(embed.embeddings_response(result)) == {"embedding": [3.0, 4.0]}
-    assert json.loads(embed.embed_response("m", None))["embeddings"] == []
+    assert embedded(None) == []
+
+
+def embedded(result: Result | None) -> Any:
+    """The vectors of the response."""
+    return json.loads(b"".join(embed.embed_pieces("m", result)))["embeddings"]

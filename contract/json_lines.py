@@ -5,9 +5,10 @@ and so httpx's `iter_lines`): they are escaped. NaN and infinities become null, 
 express them.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from pydantic_core import to_json  # noqa: TID251 - the place
+from pydantic_core import from_json, to_json  # noqa: TID251 - the place
 
 _CUTS: Final = (
     (b"\xe2\x80\xa8", b"\\u2028"),
@@ -29,4 +30,38 @@ def one_line(raw: bytes) -> bytes:
 
 def json_line(value: Any) -> bytes:
     """A value as compact JSON in one line, without a line end."""
-    return one_line(to_json(value, inf_nan_mode="null"))
+    return one_line(to_json(value, inf_nan_mode="null", fallback=_items))
+
+
+class EncodedList:
+    """A list of objects of which only the JSON is kept, a tenth of their size."""
+
+    def __init__(self) -> None:
+        """An empty list."""
+        self._runs: list[bytes] = []
+
+    def __bool__(self) -> bool:
+        """Whether it has an item."""
+        return bool(self._runs)
+
+    def extend(self, items: Iterable[Any]) -> None:
+        """Add items at the end; their JSON is what `json_line` makes of them."""
+        if run := json_line(list(items))[1:-1]:
+            self._runs.append(run)
+
+    @property
+    def pieces(self) -> Iterator[bytes]:
+        """The JSON of the list."""
+        mark = b"["
+        for run in self._runs:
+            yield mark + run
+            mark = b","
+        yield b"]" if self._runs else b"[]"
+
+
+def _items(value: Any) -> list[Any]:
+    """What the serializer, which takes no JSON as it is, needs of a list."""
+    if isinstance(value, EncodedList):
+        items: list[Any] = from_json(b"".join(value.pieces))
+        return items
+    raise TypeError(f"no JSON of {type(value).__name__}")

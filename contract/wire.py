@@ -30,6 +30,7 @@ from pydantic_core import (
 from typing_extensions import override
 
 from contract.errors import InvalidRequest
+from contract.json_lines import EncodedList
 
 VERSION: Final = 1
 """Version of the JSON that this code writes; it reads every version up to it."""
@@ -219,6 +220,8 @@ def _parts(value: Any, seen: dict[int, list[bytes]] | None = None) -> Iterator[b
             yield from _slices(value)
         else:
             yield from seen.get(id(value)) or seen.setdefault(id(value), [*_slices(value)])
+    elif isinstance(value, EncodedList):
+        yield from value.pieces
     elif not isinstance(value, (BaseModel, Mapping, list, tuple)) or _is_plain(value):
         yield to_json(value, inf_nan_mode="null" if seen is None else "constants")
     elif isinstance(value, (BaseModel, Mapping)):

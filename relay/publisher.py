@@ -384,12 +384,16 @@ def joined(pending: list[tuple[AttemptLog, Event]]) -> list[tuple[AttemptLog, Ev
 
 
 def _continues(before: Event, event: Event) -> bool:
-    """Whether two events are fragments of the same text, or of two at once."""
+    """Whether two events are fragments of the same text, or of two at once.
+
+    Those with log probabilities stay apart: they are many small objects, which readers make one
+    after the other, and of a megabyte of them in one event nobody could make a part.
+    """
     if not (isinstance(before, Delta) and isinstance(event, Delta)):
         return False
-    if event.tool_calls or event.refusal or event.provider_meta:
+    if event.tool_calls or event.refusal or event.provider_meta or event.logprobs:
         return False
-    if before.tool_calls or before.refusal or before.provider_meta:
+    if before.tool_calls or before.refusal or before.provider_meta or before.logprobs:
         return False
     return (before.thinking is None) == (event.thinking is None) and (
         (before.content is None) == (event.content is None)
@@ -402,6 +406,5 @@ def _whole(run: Sequence[Delta]) -> Delta:
     return Delta(
         content=None if first.content is None else "".join(each.content or "" for each in run),
         thinking=None if first.thinking is None else "".join(each.thinking or "" for each in run),
-        logprobs=tuple(logprob for each in run for logprob in each.logprobs or ()) or None,
         usage=next((each.usage for each in reversed(run) if each.usage), None),
     )

@@ -7,6 +7,7 @@ rebuilds the rest of its state from the file and from the logs of jobs.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from typing import Final, Never
@@ -320,9 +321,11 @@ class BatchRun:
     async def _collect_ended(self) -> bool:
         """Collect the results of jobs that have ended. Returns whether there were any."""
         ended_ids = await self._window.ended_ids()
-        for at in range(0, len(ended_ids), self._window.at_once):
+        waiting = deque(ended_ids)
+        while waiting:
+            at_once = min(self._window.at_once, len(waiting))
             for answer, job_id in await self._window.collect(
-                ended_ids[at : at + self._window.at_once]
+                [waiting.popleft() for _ in range(at_once)]
             ):
                 await self._parts.add(answer, job_id)
         if self._parts.is_due:

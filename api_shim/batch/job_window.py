@@ -6,6 +6,7 @@ driver that resumes a batch finds the jobs of the previous one, and no row runs 
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
@@ -15,12 +16,21 @@ from starlette.exceptions import HTTPException
 
 from api_shim.batch.lines import PendingRow
 from api_shim.batch.parts import RowResult, failed_row, job_failed, succeeded
-from api_shim.batch.supported_endpoints import ENDPOINTS, BatchJob, BatchRequest, RenderBody
+from api_shim.batch.supported_endpoints import (
+    ENDPOINTS,
+    UNCHANGED,
+    BatchJob,
+    BatchRequest,
+    RenderBody,
+)
 from api_shim.dependencies import Dependencies
+from api_shim.following.long_answer import LongAnswer
 from api_shim.http.error_hints import hints_for
 from api_shim.http.headers import Preferences
 from api_shim.http.json_body import made_of_large
 from api_shim.http.problems import Refusal, field_errors, told
+from api_shim.openai.completions import CompletionLogprobs
+from api_shim.openai.responses.output import logprob
 from api_shim.submission.selection import without_effort
 from api_shim.submission.submission import Submission, stored
 from contract.batches import Batch
@@ -38,13 +48,15 @@ from contract.errors import (
 from contract.events import LAST_WORDS, Usage
 from contract.jobs import AnyRequest
 from contract.json_texts.json_scan import LARGE_BYTES
+from contract.result import Fold, Result
 from relay.batches import BatchJobs
 from relay.queue import Queue
 from telemetry.trace_context import context_of
 
 _AT_ONCE: Final = 8
-"""Results that are read concurrently; image results are large, so they are read one at a time."""
-_HEAVY: Final = frozenset({"/v1/images/generations"})
+"""Results that are read concurrently, if they are small."""
+_HELD_BYTES: Final = 16 * 2**20
+"""Of lines that are in memory at once, if they are as large as the last ones, or one line."""
 _PAUSE_S: Final = 2.0
 _LONGEST_WAIT_S: Final = 30.0
 """Between two tries of a batch whose tenant is at its limit of tokens or money."""
@@ -84,7 +96,8 @@ class JobWindow:
         # Webhooks are told of the end of the batch, not of its rows.
         self._queue = Queue(dependencies.connection, is_for_rows=True)
         self._read = ENDPOINTS[batch.endpoint]
-        self._at_once = 1 if batch.endpoint in _HEAVY else _AT_ONCE
+        self._line_bytes = _HELD_BYTES
+        """Of the largest line of the last results; before them, as if it were a large one."""
         self._seen: set[str] = set()
         self._missing_since: dict[str, float] = {}
         self.in_flight: dict[str, InFlightRow] = {}
@@ -184,34 +197,74 @@ class JobWindow:
 
     async def collect(self, job_ids: Sequence[str]) -> list[tuple[RowResult, str]]:
         """The results of these jobs, which have ended; at most `at_once` of them."""
-        return list(await asyncio.gather(*(self._collect(id) for id in job_ids)))
+        found = await asyncio.gather(*(self._collect(id) for id in job_ids))
+        self._line_bytes = max(len(answer.line) for answer, _ in found)
+        return list(found)
 
     @property
     def at_once(self) -> int:
-        """How many results may be in memory at once."""
-        return self._at_once
+        """How many of the next results may be in memory at once."""
+        return max(1, min(_AT_ONCE, _HELD_BYTES // self._line_bytes))
 
     async def _collect(self, job_id: str) -> tuple[RowResult, str]:
         return await self.answer(job_id, self.in_flight.pop(job_id)), job_id
 
     async def answer(self, job_id: str, in_flight: InFlightRow) -> RowResult:
         """The result of a job that has ended, as a line of the output or error file."""
-        result = await self._dependencies.log.result(job_id)
+        endpoint, log = self._batch.endpoint, self._dependencies.log
+        entry = logprob if endpoint == "/v1/responses" else None
+        long = LongAnswer(log, job_id, UNCHANGED.get(endpoint, ()), entry=entry)
+        lists = CompletionLogprobs() if endpoint == "/v1/completions" else None
+        result = await self._result(job_id, long, lists)
         end = result.error or result.cancelled
         if end is not None:
             return job_failed(in_flight.row, job_id, in_flight.custom_id, end)
-        body = await self._with_model(job_id, in_flight.render(result))
-        left_out = (*in_flight.left_out, *self._submission.named(result.ignored))
-        answer = succeeded(in_flight.row, job_id, in_flight.custom_id, body, left_out)
-        return answer._replace(usage=result.usage or Usage())
+        vectors = result.embeddings
+        is_large = vectors is not None and len(vectors.data) > LARGE_BYTES
+        make = partial(
+            self._made, in_flight, job_id, result, await self._answering(job_id), is_large=is_large
+        )
+        answer = await asyncio.to_thread(make) if is_large else make()
+        line = answer.line if lists is None else lists.within(answer.line)
+        return answer._replace(line=await long.filled(line), usage=result.usage or Usage())
 
-    async def _with_model(self, job_id: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The body with the model that answered, where the row has named an alias."""
-        if "model" not in body or not self._dependencies.aliases.table.aliases:
-            return body
+    async def _result(
+        self, job_id: str, long: LongAnswer, lists: CompletionLogprobs | None
+    ) -> Result:
+        """The result with the marks of `long`, and without what goes to `lists`."""
+        answer = Fold()
+        async with aclosing(self._dependencies.log.read(job_id)) as pages:
+            async for frames in pages:
+                if lists is not None:
+                    lists.add_all(frames)
+                for frame in long.passed_on(frames):
+                    answer.add_frame(frame)
+        result = answer.result
+        return result.model_copy(update={"logprobs": None}) if lists else result
+
+    def _made(
+        self,
+        in_flight: InFlightRow,
+        job_id: str,
+        result: Result,
+        model: str | None,
+        *,
+        is_large: bool,
+    ) -> RowResult:
+        body = in_flight.render(result)
+        if model is not None and "model" in body:
+            body = {**body, "model": model}
+        left_out = (*in_flight.left_out, *self._submission.named(result.ignored))
+        return succeeded(
+            in_flight.row, job_id, in_flight.custom_id, body, left_out, is_large=is_large
+        )
+
+    async def _answering(self, job_id: str) -> str | None:
+        """The model that answered, where the row has named an alias."""
+        if not self._dependencies.aliases.table.aliases:
+            return None
         record = await self._dependencies.records.find(job_id)
-        is_alias = record is not None and record.alias is not None
-        return {**body, "model": record.model} if record and is_alias else body
+        return record.model if record is not None and record.alias is not None else None
 
     async def in_flight_row(self, waiting: PendingRow, job_id: str) -> InFlightRow | None:
         """A row that an earlier driver enqueued; None if its body is invalid."""

@@ -20,7 +20,8 @@ from api_shim.openai.errors import encoded
 from api_shim.submission.ignored_fields import HEADER, header_value
 from contract.errors import FleetError, LeaseLost
 from contract.events import COUNTS, Cancelled, Failed, Usage
-from contract.json_lines import json_line
+from contract.json_lines import json_line, one_line
+from contract.wire import json_pieces
 from relay.batches import BatchJobs, BatchLease, BatchPart, BatchStore, parts_name
 from telemetry.process_metrics import ProcessMetrics
 
@@ -49,13 +50,23 @@ class RowResult(NamedTuple):
 
 
 def succeeded(
-    row: int, job_id: str, custom_id: str, body: Mapping[str, Any], left_out: Sequence[str] = ()
+    row: int,
+    job_id: str,
+    custom_id: str,
+    body: Mapping[str, Any],
+    left_out: Sequence[str] = (),
+    *,
+    is_large: bool = False,
 ) -> RowResult:
-    """A successful response; `left_out` are the fields of the body that were ignored."""
+    """A successful response; `left_out` are the fields of the body that were ignored.
+
+    That of a large body is encoded in pieces, between which other threads go on.
+    """
     response: dict[str, Any] = {"status_code": 200, "request_id": job_id, "body": body}
     if left_out:
         response["headers"] = {HEADER: header_value(left_out)}
-    return RowResult(row, _line(job_id, custom_id, response), is_success=True)
+    line = _line(job_id, custom_id, response, is_large=is_large)
+    return RowResult(row, line, is_success=True)
 
 
 def failed_row(
@@ -85,18 +96,16 @@ def _line(
     custom_id: str,
     response: Mapping[str, Any] | None,
     error: Mapping[str, str] | None = None,
+    *,
+    is_large: bool = False,
 ) -> bytes:
-    return (
-        json_line(
-            {
-                "id": f"batch_req_{job_id}",
-                "custom_id": custom_id,
-                "response": response,
-                "error": error,
-            }
-        )
-        + b"\n"
-    )
+    line = {
+        "id": f"batch_req_{job_id}",
+        "custom_id": custom_id,
+        "response": response,
+        "error": error,
+    }
+    return b"".join(map(one_line, json_pieces(line)) if is_large else [json_line(line)]) + b"\n"
 
 
 OUTPUT: Final = ".output"

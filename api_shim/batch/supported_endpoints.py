@@ -13,6 +13,7 @@ from api_shim.anthropic.message_body import MessagesBody
 from api_shim.anthropic.message_request import to_request as to_message
 from api_shim.cohere.errors import wrong_field
 from api_shim.cohere.reranks import RerankBody, rerank_response, to_rerank
+from api_shim.following.long_answer import LOGPROBS
 from api_shim.openai import chat_response, completions, embeddings, images
 from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.completions import CompletionBody, echoed_prompt, to_completion
@@ -139,6 +140,13 @@ def _message(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
         translated.may_not_think,
     )
 
+
+UNCHANGED: Final[Mapping[str, tuple[str, ...]]] = {
+    "/v1/chat/completions": ("content", "thinking", LOGPROBS),
+    "/v1/completions": ("content", LOGPROBS),
+    "/v1/responses": ("content", LOGPROBS),
+}
+"""The kinds of a `LongAnswer`, by endpoint: what the body has of deltas as the log has it."""
 
 ParseBody = Callable[[Mapping[str, Any], BatchJob], BatchRequest]
 """Parses a body for a job; raises ValidationError or Refusal."""

@@ -20,7 +20,7 @@ from starlette.types import Receive
 from api_shim.following.answer_stream import AnswerStream, SplitFrames, StreamRenderer
 from api_shim.following.answering_model import AnsweringModel
 from api_shim.following.job_refusals import refusal_of, stopping
-from api_shim.following.long_answer import LongAnswer
+from api_shim.following.long_answer import LongAnswer, MakesEntry
 from api_shim.following.queue_position import Pages, QueuePositions
 from api_shim.following.shutdown import CallEnding, OpenCalls
 from api_shim.http.json_body import let_go, made_of_large
@@ -167,19 +167,25 @@ class DropInCall:
         on_event: Callable[[Frame], object] | None = None,
         *,
         marks: tuple[str, ...] = (),
+        entry: MakesEntry | None = None,
+        on_frames: Callable[[list[Frame]], object] | None = None,
     ) -> Result:
         """The result when the job is done; `on_event` is called with every event of the log.
 
+        `on_frames` is called with all before that, as the log has them.
+
         `marks` are fields of a delta whose text the response has unchanged: that of a long answer
-        may be a mark, and `whole` must make the response.
+        may be a mark, and `whole` must make the response, with `entry` for its log probabilities.
         Raises Refusal for any other end (statuses as in `refusal_of`; 408 `caller_left`, 503
         `shim_stopping`), and FleetError.
         """
         answer = Fold()
         is_brief = record.retention_s is not None
-        self._long = LongAnswer(self._services.log, record.id, marks, is_kept_briefly=is_brief)
+        self._long = LongAnswer(
+            self._services.log, record.id, marks, is_kept_briefly=is_brief, entry=entry
+        )
         async with self._follower(record):
-            pages = self._long.of(self._pages(record))
+            pages = self._long.of(_seen(self._pages(record), on_frames))
             reading = _read(pages, answer, on_event, self._answering)
             ending = await self._services.open_calls.run(reading, self._receive)
         if ending is CallEnding.SHUTDOWN:
@@ -243,6 +249,17 @@ class DropInCall:
         if expected is not None:
             return log.follow_expected(expected, idle_s=idle_s)
         return log.follow(record.id, idle_s=idle_s)
+
+
+def _seen(pages: Pages, on_frames: Callable[[list[Frame]], object] | None) -> Pages:
+    return pages if on_frames is None else _told(pages, on_frames)
+
+
+async def _told(pages: Pages, on_frames: Callable[[list[Frame]], object]) -> Pages:
+    async with aclosing(pages):
+        async for frames in pages:
+            on_frames(frames)
+            yield frames
 
 
 async def _read(

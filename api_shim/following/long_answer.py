@@ -4,16 +4,20 @@ A whole answer in memory costs a shim up to sixteen times its size: fragments, t
 models, JSON. So of a long one only the beginning is given as it is to what builds the response;
 each run of fragments after that is given as one short mark. The response is built as
 any other, and sent in pieces: where a mark stands, the text of its run is read from the log again.
+
+Log probabilities are a run of their own beside the text of their fragments: twenty of each token
+are a hundred times the text. Their mark is an entry of its own, whose token is the mark.
 """
 
 import logging
 import re
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 from secrets import token_hex
 from typing import Any, Final, NamedTuple
 
+from pydantic import TypeAdapter
 from pydantic_core import from_json
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -23,7 +27,7 @@ from api_shim.following.event_stream import send_body
 from api_shim.following.queue_position import Pages
 from api_shim.http.head import is_head
 from contract.errors import FleetError, JobNotFound
-from contract.events import EventId, Frame
+from contract.events import EventId, Frame, LogProb
 from contract.json_lines import json_line
 from relay.log import Log
 from telemetry.repeated_warnings import RepeatedWarnings
@@ -41,13 +45,19 @@ _FRAME_BYTES: Final = 64
 _SENT_BYTES: Final = 2**16
 """At least, but for the last ones: there may be a piece for each word."""
 _HEAD: Final = frozenset({"id", "at", "type"})
+_BESIDE: Final = _HEAD | {"usage"}
+LOGPROBS: Final = "logprobs"
+"""The kind of a run that is no text."""
+MakesEntry = Callable[[dict[str, Any]], dict[str, Any]]
+"""Makes an entry of the response of one of the log, which has the fields of `LogProb`."""
+_logprobs: Final = TypeAdapter(list[LogProb])
 
 
 class _Run(NamedTuple):
-    """Fragments of text that follow one another in the log."""
+    """Fragments that follow one another in the log."""
 
     kind: str
-    """The field of their events that has the text."""
+    """The field of their events that has the text, or the log probabilities."""
     after: EventId
     until: EventId
 
@@ -62,19 +72,23 @@ class LongAnswer:
         kinds: Collection[str] = ("content",),
         *,
         is_kept_briefly: bool = False,
+        entry: MakesEntry | None = None,
     ) -> None:
         """`kinds` are the fields of a delta whose text the response has as it is, as JSON text.
 
+        `LOGPROBS` among them: the response has a list of log probabilities, with the fields of
+        `LogProb`, or as `entry` makes them, `token` first.
         `is_kept_briefly`: the job has a retention of its own.
         """
+        self._entry = entry
         self._kept_bytes = KEPT_BRIEFLY_BYTES if is_kept_briefly else KEPT_BYTES
         self._log = log
         self._job_id = job_id
         self._kinds = kinds
         self._size_bytes = 0
         self._runs: list[_Run] = []
-        self._is_running = False
-        """Whether the last frame may be followed by more of its run."""
+        self._running: tuple[_Run, ...] = ()
+        """Those that the next frame may add to, which are the last."""
         self._name = ""
         """What marks begin with: no text of an answer has it."""
 
@@ -95,39 +109,50 @@ class LongAnswer:
         return frame if self._size_bytes <= self._kept_bytes else self._light(frame)
 
     def _light(self, frame: Frame) -> Frame | None:
-        """The frame without its text; None if nothing else is in it, and a mark stands for it."""
+        """The frame with marks; None if it adds to runs that have theirs, and nothing else."""
         fields: dict[str, Any] = from_json(frame.body) if frame.type == "delta" else {}
-        kind = next((each for each in self._kinds if fields.get(each)), None)
+        kinds = [each for each in self._kinds if fields.get(each)]
         id = frame.id
-        if kind is None or id is None or fields.keys() - _HEAD - {kind, "usage"}:
-            self._is_running = False
+        if not kinds or id is None or not fields.keys() <= {*_BESIDE, *kinds}:
+            self._running = ()
             return frame
-        del fields[kind]
-        if self._is_running and self._runs[-1].kind == kind:
-            self._runs[-1] = self._runs[-1]._replace(until=id)
+        if kinds == [run.kind for run in self._running]:
+            self._running = tuple(run._replace(until=id) for run in self._running)
+            self._runs[-len(kinds) :] = self._running
             if "usage" not in fields:
                 return None
+            fields = {name: value for name, value in fields.items() if name not in kinds}
         else:
+            self._running = tuple(_Run(kind, EventId(id.attempt, id.seq - 1), id) for kind in kinds)
             self._name = self._name or token_hex(16)
-            fields[kind] = f"{self._name}-{len(self._runs)};"
-            self._runs.append(_Run(kind, EventId(id.attempt, id.seq - 1), id))
-        self._is_running = True
+            for number, kind in enumerate(kinds, len(self._runs)):
+                mark = f"{self._name}-{number};"
+                fields[kind] = [{"token": mark, "logprob": 0}] if kind == LOGPROBS else mark
+            self._runs += self._running
         return Frame(id, frame.type, json_line(fields))
 
     def whole(self, response: Response) -> Response:
         """The response, or one that is sent in pieces if it has marks in it."""
         return _SentInPieces(response, self) if self._runs else response
 
+    async def filled(self, body: bytes) -> bytes:
+        """The same in one piece, of any body; raises JobNotFound, RelayUnavailable."""
+        if not self._runs:
+            return body
+        async with aclosing(self.pieces(body)) as pieces:
+            return b"".join([piece async for piece in pieces])
+
     async def pieces(self, body: bytes) -> AsyncGenerator[bytes]:
         """The body with the text in place of the marks; raises JobNotFound, RelayUnavailable."""
-        at = 0
-        async with aclosing(_RunTexts(self._log, self._job_id)) as read:
-            for mark in re.finditer(rb"%b-(\d+);" % self._name.encode(), body):
+        at, name = 0, self._name.encode()
+        marks = rb'\{"token":"%b-(\d+);"[^{}]*\}|%b-(\d+);' % (name, name)
+        async with aclosing(_RunTexts(self._log, self._job_id, self._entry)) as read:
+            for mark in re.finditer(marks, body):
                 yield body[at : mark.start()]
                 at = mark.end()
-                async with aclosing(read.text(self._runs[int(mark[1])])) as texts:
-                    async for text in texts:
-                        yield text
+                async with aclosing(read.pieces(self._runs[int(mark[1] or mark[2])])) as pieces:
+                    async for piece in pieces:
+                        yield piece
         yield body[at:]
 
 
@@ -137,9 +162,10 @@ class _RunTexts:
     A model may think between any two words, so that there are as many runs as words.
     """
 
-    def __init__(self, log: Log, job_id: str) -> None:
+    def __init__(self, log: Log, job_id: str, entry: MakesEntry | None) -> None:
         self._log = log
         self._job_id = job_id
+        self._entry = entry
         self._pages: AsyncGenerator[list[Frame]] | None = None
         self._frames: list[Frame] = []
         """Of the last page, those that no run has had."""
@@ -150,26 +176,39 @@ class _RunTexts:
         if self._pages is not None:
             await self._pages.aclose()
 
-    async def text(self, run: _Run) -> AsyncGenerator[bytes]:
-        """The text of a run as JSON, without quotes; raises JobNotFound, RelayUnavailable."""
+    async def pieces(self, run: _Run) -> AsyncGenerator[bytes]:
+        """What a run has as JSON, without quotes or brackets.
+
+        Raises JobNotFound, RelayUnavailable.
+        """
         if self._pages is None or run.after < self._read:
             await self.aclose()
             self._pages, self._frames = self._log.read(self._job_id, run.after), []
         self._read = run.until
+        mark = b""
         while True:
             frames = self._frames or await anext(self._pages, [])
             if not frames:
                 raise JobNotFound(f"the log of job {self._job_id} has gone while it was read")
             count = bisect_right(frames, run.until, key=_id)
-            text = "".join(
-                from_json(frame.body).get(run.kind) or ""
+            found = [
+                from_json(frame.body).get(run.kind)
                 for frame in frames[bisect_right(frames, run.after, key=_id) : count]
-            )
+            ]
             has_ended, self._frames = _id(frames[-1]) >= run.until, frames[count:]
-            del frames  # a client may take long to read the text
-            yield json_line(text)[1:-1]
+            del frames  # a client may take long to read it
+            if run.kind != LOGPROBS:
+                yield json_line("".join(text or "" for text in found))[1:-1]
+            elif entries := [entry for listed in found for entry in listed or ()]:
+                yield mark + self._listed(entries)
+                mark = b","
             if has_ended:
                 return
+
+    def _listed(self, entries: list[dict[str, Any]]) -> bytes:
+        if self._entry is None:
+            return json_line(_logprobs.validate_python(entries))[1:-1]
+        return json_line([self._entry(entry) for entry in entries])[1:-1]
 
 
 def _id(frame: Frame) -> EventId:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from api_shim.dependencies import Dependencies, Injected
-from api_shim.following.long_answer import LongAnswer
+from api_shim.following.long_answer import LOGPROBS, LongAnswer
 from api_shim.following.shutdown import CallEnding
 from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal, documented
@@ -156,7 +156,7 @@ async def get(
     if result:
         connection = dependencies.connection
         demand_kept(record, connection.settings, connection.now())
-    long = LongAnswer(dependencies.log, record.id, ("content", "thinking"))
+    long = LongAnswer(dependencies.log, record.id, ("content", "thinking", LOGPROBS))
     view = await _view(dependencies, record, long if result else None)
     return long.whole(json_response(view, record.id))
 

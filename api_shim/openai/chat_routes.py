@@ -5,14 +5,21 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Body, Response
 
 from api_shim.dependencies import DropIn
+from api_shim.following.long_answer import LOGPROBS
 from api_shim.following.piecewise import in_pieces
 from api_shim.http.json_body import JsonRoute, let_go
 from api_shim.openai import chat_response, completions, embeddings, schemas
 from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.completions import CompletionBody, echoed_prompt, to_completion
 from api_shim.openai.embeddings import EmbeddingBody
-from api_shim.openai.response_head import ResponseHead, json_response, response_headers
+from api_shim.openai.response_head import (
+    ResponseHead,
+    encoded_response,
+    json_response,
+    response_headers,
+)
 from api_shim.openai.schemas import answers
+from contract.json_lines import json_line
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
 
@@ -44,7 +51,7 @@ async def chat(
     if body.stream:
         chunks = chat_response.ChatChunks(head, with_usage=body.with_usage)
         return call.stream(record, chunks)
-    result = await call.result(record, marks=("content", "thinking"))
+    result = await call.result(record, marks=("content", "thinking", LOGPROBS))
     head = ResponseHead.of(call.answered(record))
     return call.whole(json_response(chat_response.response_body(head, result), call.headers))
 
@@ -66,9 +73,11 @@ async def completion(
     if body.stream:
         chunks = completions.CompletionChunks(head, with_usage=body.with_usage, echoed_prompt=echo)
         return call.stream(record, chunks)
-    result = await call.result(record, marks=("content",))
+    lists = completions.CompletionLogprobs()
+    result = await call.result(record, marks=("content", LOGPROBS), on_frames=lists.add_all)
     head = ResponseHead.of(call.answered(record))
-    return call.whole(json_response(completions.response_body(head, result, echo), call.headers))
+    told = completions.response_body(head, result.model_copy(update={"logprobs": None}), echo)
+    return call.whole(encoded_response(lists.within(json_line(told)), call.headers))
 
 
 @router.post(

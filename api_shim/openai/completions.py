@@ -6,6 +6,7 @@ Source: openai/openai-openapi, CreateCompletionRequest and CreateCompletionRespo
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from api_shim.following.job_refusals import RESTARTS
 from api_shim.http.problems import Problem
 from api_shim.openai.chat_request import Sampled, sampling
 from api_shim.openai.chat_response import DONE, usage
@@ -112,6 +113,38 @@ class Offsets:
             lists["top_logprobs"].append({top.token: top.logprob for top in each.top_logprobs})
             self._at += len(each.token)
         return lists
+
+
+class CompletionLogprobs:
+    """The lists of a whole answer as JSON, because its entries as objects are ten times that."""
+
+    def __init__(self) -> None:
+        """No token is added yet."""
+        self._offsets = Offsets()
+        self._lists: dict[str, bytearray] = {}
+
+    def _add(self, frame: Frame) -> None:
+        if frame.type in RESTARTS:
+            self._offsets, self._lists = Offsets(), {}
+        elif b'"logprobs"' in frame.body and (tokens := frame.fields.get("logprobs")):
+            lists = self._offsets.lists(LogProb.model_validate(each) for each in tokens)
+            for name, values in lists.items():
+                held = self._lists.setdefault(name, bytearray())
+                held += b"," * bool(held) + json_line(values)[1:-1]
+
+    def add_all(self, frames: Iterable[Frame]) -> None:
+        """Add the next events of the log."""
+        for frame in frames:
+            self._add(frame)
+
+    def within(self, body: bytes) -> bytes:
+        """The JSON of a response without log probabilities, with them."""
+        if not self._lists:
+            return body
+        # No text of a response has an unescaped quotation mark.
+        before, after = body.split(b'"logprobs":null', 1)
+        lists = [b'"%b":[%b]' % (name.encode(), bytes(held)) for name, held in self._lists.items()]
+        return b'%b"logprobs":{%b}%b' % (before, b",".join(lists), after)
 
 
 class CompletionChunks:

@@ -53,7 +53,12 @@ class ResponseHead(NamedTuple):
 
 def json_response(value: Any, headers: Mapping[str, str]) -> Response:
     """A response that is not streamed."""
-    return Response(json_line(value), 200, response_headers(headers), media_type="application/json")
+    return encoded_response(json_line(value), headers)
+
+
+def encoded_response(body: bytes, headers: Mapping[str, str]) -> Response:
+    """The same of JSON."""
+    return Response(body, 200, response_headers(headers), media_type="application/json")
 
 
 def response_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import uvloop
 from support.small_disk import can_mount
 
-from flood import bodies, followers, heads, kept, pictures, room, served, uploads
+from flood import bodies, followers, heads, kept, logprobs, pictures, room, served, uploads
 from flood.scene import Case, Row, Scene, has_processes, measure, scene, table
 
 CASES: list[Case] = [
@@ -25,6 +25,7 @@ CASES: list[Case] = [
     *followers.CASES,
     *room.CASES,
     *kept.CASES,
+    *logprobs.CASES,
 ]
 
 

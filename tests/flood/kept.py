@@ -51,7 +51,7 @@ async def large_list(at: Scene) -> Outcome:
     async with relay_on(at.redis.url) as relay:
         for _ in range(25):
             await relay.queue.enqueue(chat(text), queue=_QUEUE)
-            await relay.run(await _claimed(relay, _QUEUE), *[_CHUNK] * chunks)
+            await relay.run(await claimed(relay, _QUEUE), *[_CHUNK] * chunks)
     before = _sent_bytes(at)
     async with httpx.AsyncClient(base_url=at.url, timeout=60) as http:
         page = await http.get("/api/v1/jobs", params={"limit": 25})
@@ -74,7 +74,7 @@ async def whole_answers(at: Scene) -> Outcome:
     found: Counter[str] = Counter()
     async with relay_on(at.redis.url, log_cap_bytes=2**30) as relay:
         asking = asyncio.create_task(_read(at, "POST", "/v1/chat/completions", json=body))
-        claim = await _claimed(relay, "scripted.chat", prompt)
+        claim = await claimed(relay, "scripted.chat", prompt)
         attempt_log = relay.attempt_log(claim)
         for _ in range(chunks):
             attempt_log.append(_CHUNK)
@@ -185,7 +185,7 @@ async def large_chunks(at: Scene) -> Outcome:
     return Outcome(said, is_kept and kept < 1.2 * _CAP)
 
 
-async def _claimed(relay: Relay, queue: str, prompt: str = "") -> StartedJob:
+async def claimed(relay: Relay, queue: str, prompt: str = "") -> StartedJob:
     """The next job with this prompt: other cases may have left jobs in the queue."""
     async with asyncio.timeout(_PATIENCE_S):
         while True:

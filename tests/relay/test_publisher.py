@@ -17,8 +17,8 @@ async def test_joined_fragments_have_the_same_text(redis_url: str) -> None:
     said = [
         Delta(thinking="a"),
         Delta(thinking="b"),
-        Delta(content="c", logprobs=(LogProb(token="c", logprob=-1.0),)),
-        Delta(content="d", logprobs=(LogProb(token="d", logprob=-2.0),)),
+        Delta(content="c"),
+        Delta(content="d"),
         Delta(tool_calls=(call,)),
         Done(),
     ]
@@ -29,6 +29,18 @@ async def test_joined_fragments_have_the_same_text(redis_url: str) -> None:
 
     assert len(together) == 4
     assert fold(together) == fold(said)
+
+
+async def test_fragments_with_log_probabilities_stay_apart(redis_url: str) -> None:
+    likely = (LogProb(token="a", logprob=-1.0),)
+    said = [Delta(content="a", logprobs=likely), Delta(content="b"), Delta(content="c")]
+    async with relay_on(redis_url) as relay:
+        await relay.enqueue()
+        attempt_log = relay.attempt_log(await relay.claim())
+        pending = [(attempt_log, event) for event in (*said, *said)]
+        together = [event for _, event in joined(joined(pending))]
+
+    assert together == [said[0], Delta(content="bc")] * 2
 
 
 async def test_the_usage_of_joined_fragments_is_the_latest(redis_url: str) -> None:

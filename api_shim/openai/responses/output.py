@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, Protocol
 from api_shim.openai.responses.items import ItemMessage, extra, reasoning
 from api_shim.openai.responses.response_tools import ClientTool, arguments_of, text_of
 from contract.chat import Message, ToolCall
+from contract.json_lines import EncodedList
 from contract.result import unique_call_id
 
 Event = dict[str, Any]
@@ -86,7 +87,7 @@ class _Part:
     def __init__(self, kind: Kind) -> None:
         self.kind: Kind = kind
         self.texts: list[str] = []
-        self.logprobs: list[dict[str, Any]] = []
+        self.logprobs = EncodedList()
 
     @property
     def text(self) -> str:
@@ -100,7 +101,7 @@ class _Part:
             "type": "output_text",
             "text": self.text,
             "annotations": [],
-            "logprobs": self.logprobs,
+            "logprobs": self.logprobs or [],
         }
 
 
@@ -122,9 +123,9 @@ class MessageItem:
             self._parts.append(_Part(kind))
             part = self._parts[-1].value
             events.append({"type": "response.content_part.added", **self._place, "part": part})
-        part_now, likely = self._parts[-1], [_logprob(each) for each in logprobs]
+        part_now, likely = self._parts[-1], [logprob(each) for each in logprobs]
         part_now.texts.append(text)
-        part_now.logprobs += likely
+        part_now.logprobs.extend(likely)
         event = {"type": f"response.{kind}.delta", **self._place, "delta": text}
         if kind == "output_text":
             event["logprobs"] = likely
@@ -142,7 +143,7 @@ class MessageItem:
         if not self._parts:
             return []
         part = self._parts[-1]
-        fields: dict[str, Any] = {"text": part.text, "logprobs": part.logprobs}
+        fields: dict[str, Any] = {"text": part.text, "logprobs": part.logprobs or []}
         if part.kind == "refusal":
             fields = {"refusal": part.text}
         return [
@@ -173,13 +174,14 @@ class MessageItem:
         return ItemMessage(self.id, Message(role="assistant", content=text, provider_meta=meta))
 
 
-def _logprob(entry: Mapping[str, Any]) -> dict[str, Any]:
+def logprob(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of the log's as the Responses API has it."""
     token = entry["token"]
     return {
         "token": token,
         "bytes": list(entry.get("bytes") or token.encode()),
         "logprob": entry["logprob"],
-        "top_logprobs": [_logprob(each) for each in entry.get("top_logprobs") or ()],
+        "top_logprobs": [logprob(each) for each in entry.get("top_logprobs") or ()],
     }
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Body, Path, Query, Request, Response
 from api_shim.dependencies import DropIn, Injected
 from api_shim.following.answer_stream import AnswerStream
 from api_shim.following.job_refusals import restarted
+from api_shim.following.long_answer import LOGPROBS
 from api_shim.following.token_counts import TokenCount
 from api_shim.http.head import is_head
 from api_shim.http.json_body import JsonRoute, let_go
@@ -18,6 +19,7 @@ from api_shim.openai.request_fields import invalid_field, unsupported_field
 from api_shim.openai.response_head import json_response
 from api_shim.openai.responses.events import ResponseBuilder, ResponseEvents, failure
 from api_shim.openai.responses.items import input_items
+from api_shim.openai.responses.output import logprob
 from api_shim.openai.responses.request import (
     ResponseBody,
     ResponsePromptBody,
@@ -77,7 +79,9 @@ async def create(
         return await _as_it_stands(response, store, call.headers)
     builder = ResponseBuilder(response.facts)
     del request, response
-    await call.result(record, lambda frame: list(builder.add(frame)), marks=("content",))
+    await call.result(
+        record, lambda frame: list(builder.add(frame)), marks=("content", LOGPROBS), entry=logprob
+    )
     return call.whole(json_response(builder.response, call.headers))
 
 

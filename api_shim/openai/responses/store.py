@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from api_shim.dependencies import Dependencies, Injected
-from api_shim.following.long_answer import LongAnswer
+from api_shim.following.long_answer import LOGPROBS, LongAnswer
 from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal
 from api_shim.openai.request_fields import invalid_field
@@ -24,6 +24,7 @@ from api_shim.openai.responses.items import (
     input_items,
     merge_messages,
 )
+from api_shim.openai.responses.output import logprob
 from api_shim.openai.responses.request import ResponsePromptBody, job_of_response, no_previous
 from api_shim.openai.responses.response import ResponseFacts
 from contract.chat import ChatRequest, Message, ResponseNotes
@@ -100,7 +101,9 @@ class ResponseStore:
 
     def long_answer(self, stored: StoredResponse) -> LongAnswer:
         """What makes the HTTP response of a response whose text may be long."""
-        return LongAnswer(self._dependencies.log, stored.record.id)
+        return LongAnswer(
+            self._dependencies.log, stored.record.id, ("content", LOGPROBS), entry=logprob
+        )
 
     async def replay(self, stored: StoredResponse, long: LongAnswer | None = None) -> Replay:
         """The response built from its log so far, for `long` if given; raises RelayUnavailable."""

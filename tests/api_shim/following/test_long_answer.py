@@ -10,13 +10,17 @@ from support.relay import relay_on
 from support.shim import stage
 
 from api_shim.following import long_answer
-from api_shim.following.long_answer import LongAnswer
+from api_shim.following.long_answer import LOGPROBS, LongAnswer
 from contract import redis_keys
 from contract.errors import JobNotFound
-from contract.events import Delta, Event, Reset, ToolCallDelta, Usage
+from contract.events import Delta, Event, LogProb, Reset, ToolCallDelta, Usage
 from contract.result import Fold
 
 BOTH = ("content", "thinking")
+LIKELY = tuple(
+    LogProb(token=word, logprob=-at, bytes=(97,), top_logprobs=(LogProb(token="}", logprob=0.0),))
+    for at, word in enumerate(("a", '"{'))
+)
 WORDS = ("word ", 'a "quote"\n', "\u2028 🦜", "\\u0041 ")
 
 
@@ -29,10 +33,13 @@ def said(dice: random.Random, count: int) -> list[Event]:
             Delta(content=text),
             Delta(thinking=text),
             Delta(content=text, usage=Usage(completion_tokens=len(events))),
+            Delta(content=text, logprobs=LIKELY),
+            Delta(logprobs=LIKELY[:1], usage=Usage(completion_tokens=len(events))),
+            Delta(content=text, thinking=text, logprobs=LIKELY),
             Delta(tool_calls=(ToolCallDelta(index=0, id="c", name="f", arguments='{"a":1}'),)),
             Reset(attempt=1, reason="it broke"),
         ]
-        (chosen,) = dice.choices(one, weights=[10, 5, 2, 1, 0.3])
+        (chosen,) = dice.choices(one, weights=[10, 5, 2, 4, 1, 1, 1, 0.3])
         events += [chosen] * (dice.randint(1, 9) if isinstance(chosen, Delta) else 1)
     return events
 
@@ -48,7 +55,7 @@ async def whole(long: LongAnswer, log: Any) -> tuple[Any, int]:
     return json.loads(b"".join(pieces)), len(response.body)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(9))
 async def test_the_response_is_that_of_the_events_as_they_are(
     redis_url: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,7 +64,7 @@ async def test_the_response_is_that_of_the_events_as_they_are(
         job = await relay.enqueue()
         await relay.run(await relay.claim(), *said(random.Random(seed), 400))
         expected = await relay.log.result(job)
-        sent, _ = await whole(LongAnswer(relay.log, job, BOTH), relay.log.read(job))
+        sent, _ = await whole(LongAnswer(relay.log, job, (*BOTH, LOGPROBS)), relay.log.read(job))
 
     assert sent == json.loads(expected.model_dump_json())
 

@@ -22,7 +22,6 @@ from contract.events import (
     Started,
 )
 from contract.jobs import not_kept
-from contract.result import Fold, Result
 from relay.compaction.follower_turns import in_turn
 from relay.compaction.large_frames import MOST_BYTES, LargeFrames
 from relay.compaction.log_reader import frames_of, read_log, size_of, until_end
@@ -138,19 +137,6 @@ class Log:
         ) as pages:
             async for frames in pages:
                 yield frames
-
-    async def result(self, job_id: str) -> Result:
-        """The result of the events so far; raises RelayUnavailable."""
-        return (await self.fold(job_id)).result
-
-    async def fold(self, job_id: str) -> Fold:
-        """All events so far, folded; raises RelayUnavailable."""
-        answer = Fold()
-        async with aclosing(self.read(job_id)) as pages:
-            async for frames in pages:
-                for frame in frames:
-                    answer.add_frame(frame)
-        return answer
 
     async def is_at_its_end(self, job_id: str, cursor: Cursor) -> bool:
         """Whether the cursor is the terminal event; raises JobNotFound, RelayUnavailable."""

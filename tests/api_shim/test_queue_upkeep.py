@@ -128,7 +128,7 @@ async def test_without_workers_a_shim_compacts_what_has_ended_also_in_a_full_red
             while not await is_compacted(relay, job):
                 await asyncio.sleep(0.02)
 
-        assert (await relay.log.result(job)).content.startswith("w0 w1 ")
+        assert (await relay.result(job)).content.startswith("w0 w1 ")
 
 
 async def test_a_shim_compacts_nothing_while_a_worker_maintains(redis_url: str) -> None:

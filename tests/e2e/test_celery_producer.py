@@ -57,7 +57,7 @@ async def test_a_message_of_another_application_becomes_a_job(
             await one.ready(relay)
             task = await send(redis_url)
             status = await ended(relay, task)
-            said = (await relay.log.result(job_id(task))).content
+            said = (await relay.result(job_id(task))).content
 
             assert (status, len(said.split())) == ("done", 5)
 
@@ -168,7 +168,7 @@ async def test_what_is_no_request_is_a_failed_job_with_the_reason(
             task = await send(redis_url, **more)  # type: ignore[arg-type]
 
             assert await ended(relay, task) == "failed"
-            error = (await relay.log.result(job_id(task))).error
+            error = (await relay.result(job_id(task))).error
             assert error is not None
             assert (error.code, why in error.message) == ("invalid_request", True)
 
@@ -220,7 +220,7 @@ async def failure(url: str, folder: Path, task: str, queue: str, **fields: objec
             await one.ready(relay)
             id = await send(url, task, queue, kwargs=fields)
             assert await ended(relay, id) == "failed"
-            error = (await relay.log.result(job_id(id))).error
+            error = (await relay.result(job_id(id))).error
     assert error is not None
     return error
 

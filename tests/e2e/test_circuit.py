@@ -169,7 +169,7 @@ async def test_an_endpoint_that_dies_in_mid_answer_is_replaced_by_another(
             await until(relay, lambda backend, _: all(it.healthy for it in backend.endpoints))
             job = await enqueue(relay, "scripted-story:chunks=60,rate=30")
             async with asyncio.timeout(20):
-                while not (await relay.log.fold(job)).has_output:
+                while not (await relay.result(job)).content:
                     await asyncio.sleep(0.02)
             (frames,) = [page async for page in relay.log.read(job)]
             first = next(f.event.endpoint for f in frames if f.type == "started")

@@ -135,7 +135,7 @@ async def failed(relay: Relay, task: str) -> str:
     async with asyncio.timeout(15):
         while (record := await relay.records.find(job_id(task))) is None or not record.ended_at:
             await asyncio.sleep(0.02)
-    error = (await relay.log.result(record.id)).error
+    error = (await relay.result(record.id)).error
     assert error is not None
     return f"{record.status} {error.code}: {error.message}"
 

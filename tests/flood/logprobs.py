@@ -1,6 +1,7 @@
 """Answers with log probabilities: with twenty of each token, they are a hundred times the text."""
 
 import asyncio
+from secrets import token_hex
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ from flood.scene import Case, Outcome, Scene
 _PATIENCE_S = 200.0
 _TOKENS, _TOP = 16_000, 20
 _CAP = 2**30
-_HELLO = {"role": "user", "content": "logprobs"}
+_PROMPT = f"what is likely {token_hex(8)}"
 
 
 def _token(number: int) -> Delta:
@@ -34,7 +35,7 @@ async def _answered(at: Scene, path: str, body: dict[str, Any], *, each: bytes) 
         httpx.AsyncClient(base_url=at.url, timeout=_PATIENCE_S) as http,
     ):
         asking = asyncio.create_task(http.post(path, json={"model": "m", **body}))
-        claim = await claimed(relay, "scripted.chat", "logprobs")
+        claim = await claimed(relay, "scripted.chat", _PROMPT)
         attempt_log = relay.attempt_log(claim)
         for number in range(tokens):
             attempt_log.append(_token(number))
@@ -49,20 +50,24 @@ async def _answered(at: Scene, path: str, body: dict[str, Any], *, each: bytes) 
 
 async def chat(at: Scene) -> Outcome:
     """A chat that does not stream."""
-    body = {"messages": [_HELLO], "logprobs": True, "top_logprobs": _TOP}
+    body = {
+        "messages": [{"role": "user", "content": _PROMPT}],
+        "logprobs": True,
+        "top_logprobs": _TOP,
+    }
     return await _answered(at, "/v1/chat/completions", body, each=b'"token":" w')
 
 
 async def completion(at: Scene) -> Outcome:
     """Raw text, whose answer has lists of tokens, of offsets, and of what was likely."""
-    body = {"prompt": "logprobs", "logprobs": _TOP, "max_tokens": _TOKENS}
+    body = {"prompt": _PROMPT, "logprobs": _TOP, "max_tokens": _TOKENS}
     return await _answered(at, "/v1/completions", body, each=b":-0.5")
 
 
 async def response_as_a_stream(at: Scene) -> Outcome:
     """A response as a stream, whose last events have all of them four times again."""
     wanted = {"include": ["message.output_text.logprobs"], "top_logprobs": _TOP}
-    body = {"input": "logprobs", "stream": True, **wanted}
+    body = {"input": _PROMPT, "stream": True, **wanted}
     return await _answered(at, "/v1/responses", body, each=b'"token":" w')
 
 

@@ -93,7 +93,7 @@ async def test_what_stands_behind_the_end_is_passed_over_by_every_reader(
         assert after == [good[at + 1 :] for at in range(len(good))]
         assert await relay.log.is_at_its_end(job, Cursor(good[-1].id or BEGINNING))
         assert not await relay.log.is_at_its_end(job, Cursor(good[-2].id or BEGINNING))
-        assert (await relay.log.result(job)).status == "done"
+        assert (await relay.result(job)).status == "done"
         assert caplog.text.count(key) == 1
 
 
@@ -127,7 +127,7 @@ async def test_the_first_terminal_event_is_the_end_for_every_reader(
         reset, *again = await relay.frames(job, late[1].id or BEGINNING)
         assert (reset.type, again) == ("log_reset", good)
         assert await relay.log.is_at_its_end(job, Cursor(good[-1].id or BEGINNING))
-        assert (await relay.log.result(job)).status == "done"
+        assert (await relay.result(job)).status == "done"
         assert caplog.text.count(redis_keys.log(job)) == 1
 
 
@@ -221,7 +221,7 @@ async def test_the_end_of_a_job_whose_end_is_damaged_is_that_of_its_record(
         assert frames == await relay.frames(job)
         assert await relay.frames(job, frames[-2].id or BEGINNING) == [last]
         assert await relay.frames(job, last.id or BEGINNING) == []
-        assert (await relay.log.result(job)).status == status
+        assert (await relay.result(job)).status == status
 
 
 async def test_a_job_that_runs_on_has_no_end_made_up(redis_url: str) -> None:

@@ -225,7 +225,7 @@ async def test_unicode_survives(redis_url: str) -> None:
         job = await relay.enqueue()
         await relay.run(await relay.claim(), Delta(content="naïve 🦙 \u2028 \x00 日本"))
 
-        assert (await relay.log.result(job)).content == "naïve 🦙 \u2028 \x00 日本"
+        assert (await relay.result(job)).content == "naïve 🦙 \u2028 \x00 日本"
 
 
 async def test_an_unknown_job_cannot_be_followed(redis_url: str) -> None:
@@ -440,9 +440,7 @@ async def test_ten_thousand_events_appended_at_once_arrive_in_order(redis_url: s
         await relay.run(claim, *words(10_000))
         await follower
 
-        assert (
-            "".join(w.content or "" for w in words(10_000)) == (await relay.log.result(job)).content
-        )
+        assert "".join(w.content or "" for w in words(10_000)) == (await relay.result(job)).content
 
 
 async def test_pages_of_a_log_stay_small_when_its_entries_grow(redis_url: str) -> None:

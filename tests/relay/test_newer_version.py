@@ -124,4 +124,4 @@ async def test_events_of_a_newer_version_reach_followers_as_they_are(redis_url: 
         assert [frame.type for frame in heard][-2:] == ["citation", "done"]
         assert heard[-2].body in wire
         assert isinstance(heard[-2].event, Unknown)
-        assert (await relay.log.result(claim.record.id)).status == "done"
+        assert (await relay.result(claim.record.id)).status == "done"

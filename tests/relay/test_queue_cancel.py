@@ -73,14 +73,14 @@ async def test_it_is_final_at_once_and_leaves_nothing(
 ) -> None:
     async with relay_on(redis_url, lease_s=0.05) as relay:
         job = await phase(relay)
-        said = (await relay.log.result(job)).content
+        said = (await relay.result(job)).content
         record = await relay.queue.cancel(job, by="caller", reason="enough")
         left = await left_in_queues(relay)
         again = await relay.queue.cancel(job, by="another client")
         await asyncio.sleep(0.1)  # leases and delays of before are over
         await relay.leases.reap()
         await relay.reconciler.reconcile()
-        result = await relay.log.result(job)
+        result = await relay.result(job)
 
         assert ("cancelled", record) == (record.status, again)
         assert left == await left_in_queues(relay) == []
@@ -97,7 +97,7 @@ async def test_events_before_the_cancel_can_be_read(
         job = await phase(relay)
         await relay.queue.cancel(job, by="caller")
 
-        assert (await relay.log.result(job)).content == "w0 w1 w2 "
+        assert (await relay.result(job)).content == "w0 w1 w2 "
 
 
 async def test_a_claim_that_is_slower_than_the_cancel_begins_nothing(redis_url: str) -> None:

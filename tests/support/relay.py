@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from contract.chat import ChatRequest, Message
 from contract.events import BEGINNING, Cursor, Delta, Done, Event, EventId, Frame
+from contract.result import Fold, Result
 from relay.claims import Claims, StartedJob
 from relay.compaction.compactor import Compactor
 from relay.connection import Connection
@@ -79,6 +80,14 @@ class Relay:
         await self.leases.release(
             claim.record.queue, claim.record.id, Holder(claim.attempt, worker)
         )
+
+    async def result(self, job_id: str) -> Result:
+        """The result of a job's events so far."""
+        answer = Fold()
+        async for frames in self.log.read(job_id):
+            for frame in frames:
+                answer.add_frame(frame)
+        return answer.result
 
     async def frames(
         self, job_id: str, after: EventId = BEGINNING, nonce: str | None = None

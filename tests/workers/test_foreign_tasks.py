@@ -48,7 +48,7 @@ async def test_arguments_of_a_producers_calls_have_the_bounds_of_a_body(redis_ur
     fields = {"model": "m", "messages": [{"role": "assistant", "tool_calls": [call]}]}
     async with relay_on(redis_url) as relay:
         await ForeignTasks(relay.connection).adopt("chat", "t", "scripted.chat", fields, "ada")
-        result = await relay.log.result(job_id("t"))
+        result = await relay.result(job_id("t"))
 
     assert result.error is not None
     assert result.error.code == PayloadTooLarge.code

@@ -63,7 +63,7 @@ async def test_the_response_is_that_of_the_events_as_they_are(
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
         await relay.run(await relay.claim(), *said(random.Random(seed), 400))
-        expected = await relay.log.result(job)
+        expected = await relay.result(job)
         sent, _ = await whole(LongAnswer(relay.log, job, (*BOTH, LOGPROBS)), relay.log.read(job))
 
     assert sent == json.loads(expected.model_dump_json())

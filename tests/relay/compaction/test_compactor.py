@@ -80,7 +80,7 @@ async def test_an_ended_job_takes_little_more_than_its_text(redis_url: str, chun
     async with relay_on(redis_url, **AT_ONCE) as relay:
         job = await ended(relay, *words(chunks))
         await until_compacted(relay, job)
-        text_bytes = len((await relay.log.result(job)).content)
+        text_bytes = len((await relay.result(job)).content)
 
         assert await size_of(relay, job) <= 2500 + 1.2 * text_bytes
         encoding = await relay.connection.command("OBJECT", "ENCODING", redis_keys.record(job))
@@ -123,7 +123,7 @@ async def test_every_reader_finds_what_it_found_before(redis_url: str) -> None:
 async def seen(relay: Relay, job: str) -> tuple[list[Frame], Any, Any, Any, Any]:
     return (
         await relay.frames(job),
-        await relay.log.result(job),
+        await relay.result(job),
         await relay.records.get(job),
         await relay.records.request(job),
         (await relay.records.page()).jobs,

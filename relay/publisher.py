@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from contract import redis_keys
 from contract.cost import prompt_estimate
 from contract.errors import LeaseLost, LogFull, NewerVersion, RelayUnavailable
-from contract.events import LAST_WORDS, Delta, Event, EventId, Reset, to_entry, wire_line
+from contract.events import LAST_WORDS, Delta, Event, EventId, LogProb, Reset, to_entry, wire_line
 from relay.chance import DICE
 from relay.claims import StartedJob
 from relay.connection import Connection, ScriptCall
@@ -45,6 +45,8 @@ _ENTRY_BYTES: Final = 2**14
 _HEAD_BYTES: Final = 80
 """What a frame has besides its event, about."""
 _SHORT: Final = 512
+_MOST_LOGPROBS: Final = 64
+"""Tokens of an event that have some."""
 _RESEND_CAP_S: Final = 1.0
 
 
@@ -94,24 +96,36 @@ class AttemptLog:
         Raises LogFull for one that would make the log longer than FLEET_LOG_CAP_BYTES, unless it
         ends the log.
         """
+        delta = event if isinstance(event, Delta) else None
+        if delta is not None and delta.logprobs and len(delta.logprobs) > _MOST_LOGPROBS:
+            self._append_parts(delta, delta.logprobs)
+            return
         if self.lost:
             raise LeaseLost(f"job {self.id} belongs to another attempt")
         size_bytes, cap = _HEAD_BYTES + _size_of(event), self._publisher.cap_bytes
         if self.size_bytes + self.unsent_bytes + size_bytes > cap and event.type not in LAST_WORDS:
             raise LogFull(f"the answer is longer than FLEET_LOG_CAP_BYTES ({cap})")
-        if not self.unwritten:
-            self._publisher.waiting_attempts += 1
+        self._publisher.waiting_attempts += not self.unwritten
         self.unwritten += 1
         self.unsent += 1
         self.unsent_bytes += size_bytes
         self.meter.add(event)
-        if isinstance(event, Delta):
-            self._has_refused = self._has_refused or bool(event.refusal)
+        if delta is not None:
+            self._has_refused = self._has_refused or bool(delta.refusal)
         elif isinstance(event, Reset):
             self._has_refused = False
         if self.observe is not None:
             self.observe(event)
         self._publisher.put(self, event)
+
+    def _append_parts(self, event: Delta, logprobs: tuple[LogProb, ...]) -> None:
+        """Append a fragment, and others with the rest of its log probabilities.
+
+        Readers decode an event in one go, and a token may have twenty of them.
+        """
+        self.append(event.model_copy(update={"logprobs": logprobs[:_MOST_LOGPROBS]}))
+        for at in range(_MOST_LOGPROBS, len(logprobs), _MOST_LOGPROBS):
+            self.append(Delta(logprobs=logprobs[at : at + _MOST_LOGPROBS]))
 
     def usage(self, status: str, now: float) -> bytes:
         """What the ledger gets with the terminal event; `now` is unix seconds by Redis's clock."""

@@ -5,7 +5,7 @@ driver that resumes a batch finds the jobs of the previous one, and no row runs 
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from hashlib import blake2b
@@ -16,21 +16,14 @@ from starlette.exceptions import HTTPException
 
 from api_shim.batch.lines import PendingRow
 from api_shim.batch.parts import RowResult, failed_row, job_failed, succeeded
-from api_shim.batch.supported_endpoints import (
-    ENDPOINTS,
-    UNCHANGED,
-    BatchJob,
-    BatchRequest,
-    RenderBody,
-)
+from api_shim.batch.row_bodies import RowBody
+from api_shim.batch.supported_endpoints import ENDPOINTS, BatchJob, BatchRequest
 from api_shim.dependencies import Dependencies
 from api_shim.following.long_answer import LongAnswer
 from api_shim.http.error_hints import hints_for
 from api_shim.http.headers import Preferences
 from api_shim.http.json_body import made_of_large
 from api_shim.http.problems import Refusal, field_errors, told
-from api_shim.openai.completions import CompletionLogprobs
-from api_shim.openai.responses.output import logprob
 from api_shim.submission.selection import without_effort
 from api_shim.submission.submission import Submission, stored
 from contract.batches import Batch
@@ -69,7 +62,7 @@ class InFlightRow(NamedTuple):
 
     row: int
     custom_id: str
-    render: RenderBody
+    begin: Callable[[], RowBody]
     left_out: tuple[str, ...]
 
 
@@ -133,7 +126,7 @@ class JobWindow:
             refusal = _refusal(error, waiting.row.body)
             return failed_row(waiting.number, job_id, custom_id, refusal), job_id
         self.in_flight[job_id] = InFlightRow(
-            waiting.number, custom_id, parsed.render, parsed.left_out
+            waiting.number, custom_id, parsed.begin, parsed.left_out
         )
         return None
 
@@ -211,52 +204,47 @@ class JobWindow:
 
     async def answer(self, job_id: str, in_flight: InFlightRow) -> RowResult:
         """The result of a job that has ended, as a line of the output or error file."""
-        endpoint, log = self._batch.endpoint, self._dependencies.log
-        entry = logprob if endpoint == "/v1/responses" else None
-        long = LongAnswer(log, job_id, UNCHANGED.get(endpoint, ()), entry=entry)
-        lists = CompletionLogprobs() if endpoint == "/v1/completions" else None
-        result = await self._result(job_id, long, lists)
+        body = in_flight.begin()
+        long = LongAnswer(self._dependencies.log, job_id, body.kinds, entry=body.entry)
+        result = await self._result(job_id, long, body)
         end = result.error or result.cancelled
         if end is not None:
             return job_failed(in_flight.row, job_id, in_flight.custom_id, end)
         vectors = result.embeddings
         is_large = vectors is not None and len(vectors.data) > LARGE_BYTES
-        make = partial(
-            self._made, in_flight, job_id, result, await self._answering(job_id), is_large=is_large
-        )
+        model = await self._answering(job_id)
+        make = partial(self._made, job_id, in_flight, body, result, model, is_large=is_large)
         answer = await asyncio.to_thread(make) if is_large else make()
-        line = answer.line if lists is None else lists.within(answer.line)
-        return answer._replace(line=await long.filled(line), usage=result.usage or Usage())
+        line = await long.filled(body.within(answer.line))
+        return answer._replace(line=line, usage=result.usage or Usage())
 
-    async def _result(
-        self, job_id: str, long: LongAnswer, lists: CompletionLogprobs | None
-    ) -> Result:
-        """The result with the marks of `long`, and without what goes to `lists`."""
+    async def _result(self, job_id: str, long: LongAnswer, body: RowBody) -> Result:
+        """The result with the marks of `long`; the body gets the events that it is made of."""
         answer = Fold()
         async with aclosing(self._dependencies.log.read(job_id)) as pages:
             async for frames in pages:
-                if lists is not None:
-                    lists.add_all(frames)
+                body.hear(frames)
                 for frame in long.passed_on(frames):
                     answer.add_frame(frame)
-        result = answer.result
-        return result.model_copy(update={"logprobs": None}) if lists else result
+                    body.add(frame)
+        return answer.result
 
     def _made(
         self,
-        in_flight: InFlightRow,
         job_id: str,
+        in_flight: InFlightRow,
+        body: RowBody,
         result: Result,
         model: str | None,
         *,
         is_large: bool,
     ) -> RowResult:
-        body = in_flight.render(result)
-        if model is not None and "model" in body:
-            body = {**body, "model": model}
+        made = body.made(result)
+        if model is not None and "model" in made:
+            made = {**made, "model": model}
         left_out = (*in_flight.left_out, *self._submission.named(result.ignored))
         return succeeded(
-            in_flight.row, job_id, in_flight.custom_id, body, left_out, is_large=is_large
+            in_flight.row, job_id, in_flight.custom_id, made, left_out, is_large=is_large
         )
 
     async def _answering(self, job_id: str) -> str | None:
@@ -272,7 +260,8 @@ class JobWindow:
             parsed = await self._parsed(waiting, job_id)
         except (FleetError, ValidationError, HTTPException):
             return None
-        return InFlightRow(waiting.number, waiting.row.custom_id, parsed.render, parsed.left_out)
+        custom_id = waiting.row.custom_id
+        return InFlightRow(waiting.number, custom_id, parsed.begin, parsed.left_out)
 
 
 def job_id_of(batch_id: str, row: int) -> str:

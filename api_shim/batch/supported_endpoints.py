@@ -5,15 +5,16 @@ body. A further endpoint is a further entry of ENDPOINTS.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from api_shim.access.route_permissions import NEEDS
 from api_shim.anthropic.events import MessageFacts, whole_message
 from api_shim.anthropic.message_body import MessagesBody
 from api_shim.anthropic.message_request import to_request as to_message
+from api_shim.batch.row_bodies import OF_CHAT, CompletionRow, ResponseRow, RowBody
 from api_shim.cohere.errors import wrong_field
 from api_shim.cohere.reranks import RerankBody, rerank_response, to_rerank
-from api_shim.following.long_answer import LOGPROBS
 from api_shim.openai import chat_response, completions, embeddings, images
 from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.completions import CompletionBody, echoed_prompt, to_completion
@@ -21,29 +22,23 @@ from api_shim.openai.embeddings import EmbeddingBody, to_embed
 from api_shim.openai.images import ImageBody, to_image
 from api_shim.openai.request_fields import unsupported_field
 from api_shim.openai.response_head import ResponseHead
-from api_shim.openai.responses import response
 from api_shim.openai.responses.items import EarlierResponses
 from api_shim.openai.responses.request import ResponseBody, to_request
+from api_shim.openai.responses.response import ResponseFacts
 from api_shim.submission.caller_rights import check_backend
 from api_shim.submission.ignored_fields import ignored
 from contract.chat import MessageNotes
 from contract.errors import NotSupported
 from contract.jobs import AnyRequest
-from contract.result import Result
 from contract.tenants import Tenant
-
-RenderBody = Callable[[Result], Mapping[str, Any]]
-"""Renders the result of a job that is done as the body that the HTTP route would send.
-
-It is held while the job runs, so it must not keep large parts of the request.
-"""
 
 
 class BatchRequest(NamedTuple):
     """A parsed body."""
 
     request: AnyRequest
-    render: RenderBody
+    begin: Callable[[], RowBody]
+    """Begins the body of the row; held while the job runs."""
     left_out: tuple[str, ...]
     """Fields of the body that are ignored."""
     may_not_think: bool = False
@@ -65,29 +60,22 @@ class BatchJob(NamedTuple):
 def _chat(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     parsed = ChatBody.model_validate(body)
     head, unused = job.head(parsed.model), ignored(parsed)
-    return BatchRequest(
-        to_chat(parsed), lambda result: chat_response.response_body(head, result), unused
-    )
+    render = partial(chat_response.response_body, head)
+    return BatchRequest(to_chat(parsed), partial(RowBody, render, OF_CHAT), unused)
 
 
 def _completion(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     parsed = CompletionBody.model_validate(body)
     head, first = job.head(parsed.model), echoed_prompt(parsed)
-    return BatchRequest(
-        to_completion(parsed),
-        lambda result: completions.response_body(head, result, first),
-        ignored(parsed),
-    )
+    render = partial(completions.response_body, head, echoed_prompt=first)
+    return BatchRequest(to_completion(parsed), partial(CompletionRow, render), ignored(parsed))
 
 
 def _embeddings(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     parsed = EmbeddingBody.model_validate(body)
     head, encoding = job.head(parsed.model), parsed.encoding_format
-    return BatchRequest(
-        to_embed(parsed),
-        lambda result: embeddings.response_body(head, result, encoding),
-        ignored(parsed),
-    )
+    render = partial(embeddings.response_body, head, encoding=encoding)
+    return BatchRequest(to_embed(parsed), partial(RowBody, render), ignored(parsed))
 
 
 def _rerank(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
@@ -99,19 +87,15 @@ def _rerank(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
             NotSupported,
         )
     model = parsed.model
-    return BatchRequest(
-        to_rerank(parsed),
-        lambda result: rerank_response(job.id, job.created, model, result),
-        ignored(parsed),
-    )
+    render = partial(rerank_response, job.id, job.created, model)
+    return BatchRequest(to_rerank(parsed), partial(RowBody, render), ignored(parsed))
 
 
 def _image(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     parsed = ImageBody.model_validate(body).model_copy(update={"stream": None})
     head, request = job.head(parsed.model), to_image(parsed)
-    return BatchRequest(
-        request, lambda result: images.response_body(head, request, result), ignored(parsed)
-    )
+    render = partial(images.response_body, head, request)
+    return BatchRequest(request, partial(RowBody, render), ignored(parsed))
 
 
 def _response(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
@@ -122,8 +106,8 @@ def _response(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
         )
     unused = (*parsed.left_out, *ignored(parsed))
     request = to_request(parsed, EarlierResponses())
-    about = response.ResponseFacts(job.head(parsed.model), request)
-    return BatchRequest(request, lambda result: response.completed_response(about, result), unused)
+    about = ResponseFacts(job.head(parsed.model), request)
+    return BatchRequest(request, partial(ResponseRow, about), unused)
 
 
 def _message(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
@@ -135,18 +119,11 @@ def _message(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     facts = MessageFacts(job.id, parsed.model, "batch", notes)
     return BatchRequest(
         translated.request,
-        lambda result: whole_message(facts, result),
+        partial(RowBody, partial(whole_message, facts)),
         translated.left_out,
         translated.may_not_think,
     )
 
-
-UNCHANGED: Final[Mapping[str, tuple[str, ...]]] = {
-    "/v1/chat/completions": ("content", "thinking", LOGPROBS),
-    "/v1/completions": ("content", LOGPROBS),
-    "/v1/responses": ("content", LOGPROBS),
-}
-"""The kinds of a `LongAnswer`, by endpoint: what the body has of deltas as the log has it."""
 
 ParseBody = Callable[[Mapping[str, Any], BatchJob], BatchRequest]
 """Parses a body for a job; raises ValidationError or Refusal."""

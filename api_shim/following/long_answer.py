@@ -113,7 +113,10 @@ class LongAnswer:
         fields: dict[str, Any] = from_json(frame.body) if frame.type == "delta" else {}
         kinds = [each for each in self._kinds if fields.get(each)]
         id = frame.id
-        if not kinds or id is None or not fields.keys() <= {*_BESIDE, *kinds}:
+        is_mixed = not fields.keys() <= {*_BESIDE, *kinds}
+        if is_mixed:  # its text has a place beside the rest
+            kinds, self._running = [each for each in kinds if each == LOGPROBS], ()
+        if not kinds or id is None:
             self._running = ()
             return frame
         if kinds == [run.kind for run in self._running]:
@@ -129,6 +132,7 @@ class LongAnswer:
                 mark = f"{self._name}-{number};"
                 fields[kind] = [{"token": mark, "logprob": 0}] if kind == LOGPROBS else mark
             self._runs += self._running
+            self._running = () if is_mixed else self._running
         return Frame(id, frame.type, json_line(fields))
 
     def whole(self, response: Response) -> Response:

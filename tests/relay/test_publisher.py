@@ -43,6 +43,21 @@ async def test_fragments_with_log_probabilities_stay_apart(redis_url: str) -> No
     assert together == [said[0], Delta(content="bc")] * 2
 
 
+async def test_many_log_probabilities_of_a_fragment_are_events_of_their_own(
+    redis_url: str,
+) -> None:
+    likely = tuple(LogProb(token=str(at), logprob=-1.0) for at in range(200))
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        await relay.run(await relay.claim(), Delta(content="all", logprobs=likely))
+        result = await relay.result(job)
+        sizes = [len(frame.body) for frame in await relay.frames(job)]
+
+    assert (result.content, result.logprobs) == ("all", likely)
+    assert len(sizes) == 7  # queued, started, four with 64 at most, done
+    assert max(sizes) < 6_000
+
+
 async def test_the_usage_of_joined_fragments_is_the_latest(redis_url: str) -> None:
     said = [
         *(Delta(content="a", usage=Usage(completion_tokens=count)) for count in (1, 2)),

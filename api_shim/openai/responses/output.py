@@ -20,6 +20,9 @@ from contract.result import unique_call_id
 Event = dict[str, Any]
 State = Literal["in_progress", "completed", "incomplete"]
 Kind = Literal["output_text", "refusal"]
+_OTHER_OUTPUT: Final = frozenset({"thinking", "refusal", "tool_calls"})
+_MOST_WAITING: Final = 64
+"""A character has four bytes at most, and a token one at least."""
 
 
 def _whole(texts: list[str]) -> str:
@@ -130,6 +133,11 @@ class MessageItem:
         if kind == "output_text":
             event["logprobs"] = likely
         return [*events, event]
+
+    @property
+    def has_text(self) -> bool:
+        """Whether its last part is text, and no refusal."""
+        return bool(self._parts) and self._parts[-1].kind == "output_text"
 
     @property
     def _place(self) -> dict[str, Any]:
@@ -326,20 +334,24 @@ class Output:
         self._open: ReasoningItem | MessageItem | None = None
         self._calls: dict[int, FunctionCallItem | CustomCallItem] = {}
         self._meta: dict[str, Any] | None = None
+        self._waiting: tuple[Mapping[str, Any], ...] = ()
+        """Log probabilities of the tokens before the first text."""
 
-    def __bool__(self) -> bool:
-        """Whether there is any item."""
-        return bool(self._items)
+    def __len__(self) -> int:
+        """How many items there are."""
+        return len(self._items)
 
     def add(self, delta: Mapping[str, Any]) -> list[Event]:
         """Add the fields of a `delta` event."""
         events: list[Event] = []
         if thinking := delta.get("thinking"):
             events += self._reasoning(events).append(thinking)
+        likely = delta.get("logprobs") or ()
         if content := delta.get("content"):
-            events += self._message(events).append(
-                "output_text", content, delta.get("logprobs") or ()
-            )
+            likely, self._waiting = (*self._waiting, *likely), ()
+            events += self._message(events).append("output_text", content, likely)
+        elif likely and not delta.keys() & _OTHER_OUTPUT:
+            events += self._append_logprobs(likely)
         if refusal := delta.get("refusal"):
             events += self._message(events).append("refusal", refusal, ())
         for fragment in delta.get("tool_calls") or ():
@@ -349,6 +361,13 @@ class Output:
             if isinstance(self._open, MessageItem):
                 self._open.provider_meta = meta
         return events
+
+    def _append_logprobs(self, likely: Sequence[Mapping[str, Any]]) -> list[Event]:
+        """Add those of tokens without a text of their own, as the parts of a character are."""
+        if isinstance(self._open, MessageItem) and self._open.has_text:
+            return self._open.append("output_text", "", likely)
+        self._waiting = (*self._waiting, *likely)[-_MOST_WAITING:]
+        return []
 
     def close(self, state: State = "completed") -> list[Event]:
         """Close the open items; `state` is `incomplete` if the output was cut off."""

@@ -13,7 +13,6 @@ from api_shim.openai.responses.output import Output
 from api_shim.openai.responses.response_tools import client_tools
 from contract.chat import ChatRequest, ResponseNotes
 from contract.events import Failed, Frame, Usage
-from contract.result import Result
 
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 
@@ -126,23 +125,6 @@ class ResponseEnding:
         if self._reason:
             return {"incomplete_details": {"reason": self._reason}, "usage": usage(used)}
         return {"completed_at": None if at is None else int(at), "usage": usage(used)}
-
-
-def completed_response(facts: ResponseFacts, result: Result) -> dict[str, Any]:
-    """The response of a job that is done."""
-    output = facts.output
-    calls = [
-        {"index": at, **call.model_dump(exclude_none=True)}
-        for at, call in enumerate(result.tool_calls)
-    ]
-    likely = [each.model_dump() for each in result.logprobs or ()]
-    words = {"thinking": result.thinking, "content": result.content, "logprobs": likely}
-    output.add({**words, "refusal": result.refusal, "provider_meta": result.provider_meta})
-    output.add({"tool_calls": calls})
-    ending = ResponseEnding(result.finish_reason, has_refused=bool(result.refusal))
-    output.close(ending.status)
-    fields = ending.fields(result.usage, None)
-    return facts.response(ending.status, output, **fields)
 
 
 def usage(used: Usage | None) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """Routes for responses: create, retrieve, stream, cancel, delete, list input items."""
 
+import asyncio
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Final, Literal
@@ -16,7 +17,7 @@ from api_shim.http.json_body import JsonRoute, let_go
 from api_shim.http.problems import problem_of
 from api_shim.openai import schemas as shapes
 from api_shim.openai.request_fields import invalid_field, unsupported_field
-from api_shim.openai.response_head import json_response
+from api_shim.openai.response_head import encoded_response, json_response
 from api_shim.openai.responses.events import ResponseBuilder, ResponseEvents, failure
 from api_shim.openai.responses.items import input_items
 from api_shim.openai.responses.output import logprob
@@ -82,7 +83,7 @@ async def create(
     await call.result(
         record, lambda frame: list(builder.add(frame)), marks=("content", LOGPROBS), entry=logprob
     )
-    return call.whole(json_response(builder.response, call.headers))
+    return call.whole(encoded_response(await _encoded(builder), call.headers))
 
 
 @router.post(
@@ -227,7 +228,15 @@ async def _as_it_stands(
 ) -> Response:
     long = store.long_answer(response)
     replay = await store.replay(response, long)
-    return long.whole(_json(replay.builder.response, headers))
+    body = await _encoded(replay.builder)
+    return long.whole(encoded_response(body, headers))
+
+
+async def _encoded(builder: ResponseBuilder) -> bytes:
+    """The response as JSON: of many items in a thread, a model may think between any two words."""
+    if len(builder.output) < _MANY_ITEMS:
+        return json_line(builder.response)
+    return await asyncio.to_thread(lambda: json_line(builder.response))
 
 
 def _json(value: Any, headers: Mapping[str, str]) -> Response:
@@ -235,4 +244,5 @@ def _json(value: Any, headers: Mapping[str, str]) -> Response:
 
 
 _FRESH: Final = {"Cache-Control": "no-store"}
+_MANY_ITEMS: Final = 1000
 _NOTHING: Final = {"first_id": None, "last_id": None}

@@ -38,8 +38,8 @@ from contract.tenants import Tenant
 _MOST_NAMED: Final = 100
 """Responses whose items one request may reference; each costs reads of Redis."""
 _SHORT_BYTES: Final = 1024
-_TEXTS: Final = ("content", "thinking", "refusal")
-"""Fields of a delta whose text may be long."""
+_TEXTS: Final = ("content", "thinking", "refusal", "logprobs")
+"""Fields of a delta that may be long."""
 _UNDER_WAY: Final[frozenset[Status]] = frozenset({"queued", "running"})
 
 

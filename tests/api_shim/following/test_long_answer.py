@@ -21,6 +21,7 @@ LIKELY = tuple(
     LogProb(token=word, logprob=-at, bytes=(97,), top_logprobs=(LogProb(token="}", logprob=0.0),))
     for at, word in enumerate(("a", '"{'))
 )
+CALL = ToolCallDelta(index=0, id="c", name="f", arguments='{"a":1}')
 WORDS = ("word ", 'a "quote"\n', "\u2028 🦜", "\\u0041 ")
 
 
@@ -36,10 +37,13 @@ def said(dice: random.Random, count: int) -> list[Event]:
             Delta(content=text, logprobs=LIKELY),
             Delta(logprobs=LIKELY[:1], usage=Usage(completion_tokens=len(events))),
             Delta(content=text, thinking=text, logprobs=LIKELY),
-            Delta(tool_calls=(ToolCallDelta(index=0, id="c", name="f", arguments='{"a":1}'),)),
+            Delta(content="", logprobs=LIKELY),
+            Delta(refusal=text, content=text, logprobs=LIKELY),
+            Delta(tool_calls=(CALL,), logprobs=LIKELY),
+            Delta(tool_calls=(CALL,)),
             Reset(attempt=1, reason="it broke"),
         ]
-        (chosen,) = dice.choices(one, weights=[10, 5, 2, 4, 1, 1, 1, 0.3])
+        (chosen,) = dice.choices(one, weights=[10, 5, 2, 4, 1, 1, 1, 1, 1, 1, 0.3])
         events += [chosen] * (dice.randint(1, 9) if isinstance(chosen, Delta) else 1)
     return events
 

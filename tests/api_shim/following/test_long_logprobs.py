@@ -124,6 +124,47 @@ async def test_a_whole_answer_has_all_of_them(
     assert route.pick(answer.json()) == (TEXT, route.expected)
 
 
+MIXED: list[Event] = [
+    Delta(logprobs=(one("first"),)),
+    *TOKENS[:9],
+    *(Delta(thinking=f"t{at}", logprobs=(one(f"t{at}", (one("x"),)),)) for at in range(9)),
+    Delta(logprobs=(one("part of a character", (one("x"),)),)),
+    Delta(content="\u00e9", logprobs=(one("the rest"),)),
+    *(Delta(refusal=f"r{at}", logprobs=(one(f"r{at}", (one("x"),)),)) for at in range(9)),
+    Delta(thinking="so", content="and", logprobs=(one("and"),)),
+    *TOKENS[:9],
+    Delta(content="", logprobs=(one("last"),)),
+]
+
+
+def without_ids(value: Any) -> Any:
+    """The same without what is different of each job."""
+    if isinstance(value, list):
+        return [without_ids(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    left_out = {"id", "created", "created_at", "completed_at", "encrypted_content"}
+    left_out |= {name for name in value if name.endswith("_duration")}
+    return {name: without_ids(each) for name, each in value.items() if name not in left_out}
+
+
+@pytest.mark.parametrize("route", [*OPENAI, *OLLAMA], ids=lambda each: each.path)
+async def test_an_answer_of_all_sorts_is_the_same_however_little_of_it_is_held(
+    shim: str, redis_url: str, route: LogprobRoute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    async with stage(shim, redis_url) as at:
+        await at.announce()
+        for kept in (10**9, 0, 700):
+            monkeypatch.setattr(long_answer, "KEPT_BYTES", kept)
+            body = {"model": "m", **route.body}
+            asking = asyncio.create_task(at.http.post(route.path, json=body))
+            await at.relay.run(await claimed(at), *MIXED)
+            found.append(without_ids((await asking).json()))
+
+    assert found[0] == found[1] == found[2]
+
+
 @pytest.mark.usefixtures("kept_bytes")
 async def test_a_job_and_a_stored_response_have_all_of_them(shim: str, redis_url: str) -> None:
     async with stage(shim, redis_url) as at:

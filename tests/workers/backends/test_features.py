@@ -101,6 +101,24 @@ def test_no_likelihoods_are_none(given: Any) -> None:
     assert read_logprobs(given) is None
 
 
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b'"delta":{"content":""},"logprobs":{"content":[{"token":"\\u00c3","logprob":-0.5}]}',
+        b'"delta":{},"logprobs":{"content":[{"token":"\\u00c3","logprob":-0.5}]}',
+        b'"text":"","logprobs":{"tokens":["\\u00c3"],"token_logprobs":[-0.5]}',
+    ],
+)
+async def test_logprobs_of_a_part_of_a_character_are_kept(begun: bytes) -> None:
+    rest = b'"finish_reason":"stop","delta":{"content":"e"}'
+    events = b"".join(b'data: {"choices":[{%b}]}\n\n' % choice for choice in (begun, rest))
+    async with against_bytes("vllm", events, b"data: [DONE]\n\n") as backend:
+        result = await folded(backend.chat(chat_request("m", logprobs=True)))
+
+    assert result.content == "e"
+    assert [each.token for each in result.logprobs or ()] == ["\u00c3"]
+
+
 async def test_logprobs_are_on_the_delta_of_their_text() -> None:
     chunk = (
         b'data: {"choices":[{"delta":{"content":"a"},"logprobs":{"content":[{"token":"a",'

@@ -268,9 +268,12 @@ class OpenAIChunks:
         # A response that was not streamed has `message` in place of `delta`.
         name = "delta" if choice.get("delta") else "message"
         fields = choice.get("delta") or choice.get("message") or _completion_message(choice)
+        scored = choice.get("logprobs")
         if not fields:
-            return None
-        content, scored = fields.get("content"), choice.get("logprobs")
+            if not scored:
+                return None
+            fields = {}  # of a token that is a part of a character: the text comes with the next
+        content = fields.get("content")
         if isinstance(content, str) and content and len(fields) == 1 and not scored:
             self._has_content = True
             return Delta(content=content)

@@ -5,23 +5,38 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import from_json
 from support.responses import QUEUED, STARTED, about, call, frames, parsed, told
 
+from api_shim.batch.row_bodies import ResponseRow
 from api_shim.openai.responses.events import ResponseBuilder, ResponseEvents
-from api_shim.openai.responses.response import completed_response
-from contract.events import Cancelled, Delta, Done, Event, Failed, Frame, Reset
+from contract.events import Cancelled, Delta, Done, Event, Failed, Frame, LogProb, Reset
+from contract.json_lines import json_line
 from contract.result import fold
+
+
+def likely(text: str) -> tuple[LogProb, ...]:
+    """Those of a text whose tokens are its characters."""
+    return tuple(LogProb(token=each, logprob=-1.0) for each in text)
+
 
 SAID = st.one_of(
     st.builds(Delta, content=st.text(min_size=1, max_size=3)),
     st.builds(Delta, thinking=st.text(min_size=1, max_size=3)),
     st.builds(Delta, refusal=st.text(min_size=1, max_size=3)),
+    st.text(min_size=1, max_size=3).map(lambda text: Delta(content=text, logprobs=likely(text))),
+    st.builds(Delta, refusal=st.just("no"), logprobs=st.just((LogProb(token="~no", logprob=0.0),))),
+    st.builds(Delta, thinking=st.just("hm"), logprobs=st.just((LogProb(token="~hm", logprob=0),))),
     st.builds(call, st.integers(0, 2), id=st.just("c"), name=st.just("f"), arguments=st.text()),
     st.builds(Reset, attempt=st.just(2), reason=st.just("")),
 )
 ENDS = st.sampled_from(
     [Done(), Done(finish_reason="length"), Failed(code="x", message="m"), Cancelled(by="caller")]
 )
+
+
+def as_sent(value: Any) -> Any:
+    return from_json(json_line(value))
 
 
 def cut(log: list[Frame], places: list[int]) -> list[list[Frame]]:
@@ -36,7 +51,7 @@ def test_numbers_depend_on_the_log_alone(
     # LocalAI #10993: a stream is resumed only on the replica that has it.
     log = frames(QUEUED, STARTED, *said, end)
     builder = ResponseBuilder(about())
-    every = [event for frame in log for _, event in builder.add(frame)]
+    every = [as_sent(event) for frame in log for _, event in builder.add(frame)]
     resets = [frame.id for frame in log if frame.type == "reset"]
     last_reset = resets[-1] if resets else None
     holds = [event for event in every if event["sequence_number"] >= builder.first]
@@ -48,7 +63,7 @@ def test_numbers_depend_on_the_log_alone(
     assert parsed(b"".join(later.render(page) for page in cut(log, places))) == (
         holds[after + 1 :] or holds[-1:]
     )
-    assert builder.response == holds[-1]["response"]
+    assert as_sent(builder.response) == holds[-1]["response"]
 
 
 @given(st.lists(SAID, max_size=12))
@@ -68,25 +83,26 @@ def test_events_keep_the_order_that_clients_rely_on(said: list[Event]) -> None:
     assert added == closed == set(range(len(events[-1]["response"]["output"])))
 
 
-@given(st.lists(SAID.filter(lambda event: event.type == "delta"), max_size=12), ENDS)
+@given(st.lists(SAID, max_size=12), ENDS)
 def test_the_whole_answer_of_a_batch_s_row_is_the_same(said: list[Event], end: Event) -> None:
     log = frames(QUEUED, STARTED, *said, end)
-    last = told(log)[-1]["response"]
-    result = fold(frame.event for frame in log)
-    if not isinstance(end, Done):
-        return
-    row = completed_response(about(), result)
+    row = ResponseRow(about())
+    for frame in log:
+        row.add(frame)
 
-    assert {**row, "output": 0, "completed_at": 0} == {**last, "output": 0, "completed_at": 0}
-    assert texts(row) == texts(last)
+    made = row.made(fold(frame.event for frame in log))
+    assert as_sent(made) == told(log)[-1]["response"]
 
 
-def texts(response: dict[str, Any]) -> dict[str, str]:
-    """All that was said, by its kind: items may be cut otherwise where kinds were mixed."""
+@given(st.lists(SAID, max_size=12))
+def test_texts_have_the_log_probabilities_of_their_tokens_and_no_others(said: list[Event]) -> None:
+    response = told(frames(QUEUED, STARTED, *said, Done()))[-1]["response"]
     parts = [
-        (part["type"], part.get("text", part.get("refusal")))
+        (part["text"], "".join(each["token"] for each in part["logprobs"]))
         for item in response["output"]
-        for part in item.get("content", ())
+        if item["type"] == "message"
+        for part in item["content"]
+        if part["type"] == "output_text"
     ]
-    kinds = {kind for kind, _ in parts}
-    return {kind: "".join(text for each, text in parts if each == kind) for kind in kinds}
+
+    assert all(set(tokens) <= set(text) for text, tokens in parts)

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 IDLE_S: Final = 10.0
 """Longest BRPOP, of a worker that consumes all of its queues."""
-WRONG_KEY_S: Final = 10.0
+WRONG_KEY_S: Final = 1.0
 """Seconds for which a queue is left out whose key is no list."""
 _CANNOT_WRITE: Final = frozenset(
     {"MISCONF", "READONLY", "UNBLOCKED", "OOM", "NOREPLICAS", "MASTERDOWN", "BUSY"}

@@ -183,10 +183,10 @@ async def delete(id: ResponseId, store: Responses, dependencies: Injected) -> Re
         record = (await store.find(id)).record
     except JobDamaged:
         await store.remove_damaged(id)
-        return _json(shapes.ResponseDeleted(id=id).model_dump(), {})
+        return json_response(shapes.ResponseDeleted(id=id).model_dump(), {})
     await dependencies.queue.cancel(record.id, by="caller", reason="its response was deleted")
     await BatchJobs(dependencies.connection).forget([record.id], record.tenant)
-    return _json(shapes.ResponseDeleted(id=id).model_dump(), {})
+    return json_response(shapes.ResponseDeleted(id=id).model_dump(), {})
 
 
 @router.get(
@@ -220,7 +220,7 @@ async def list_input_items(
     page = items[:limit]
     ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else _NOTHING
     has_more = len(items) > limit
-    return _json({"object": "list", "data": page, **ends, "has_more": has_more}, {})
+    return json_response({"object": "list", "data": page, **ends, "has_more": has_more}, {})
 
 
 async def _as_it_stands(
@@ -237,10 +237,6 @@ async def _encoded(builder: ResponseBuilder) -> bytes:
     if len(builder.output) < _MANY_ITEMS:
         return json_line(builder.response)
     return await asyncio.to_thread(lambda: json_line(builder.response))
-
-
-def _json(value: Any, headers: Mapping[str, str]) -> Response:
-    return Response(json_line(value), 200, {**_FRESH, **headers}, media_type="application/json")
 
 
 _FRESH: Final = {"Cache-Control": "no-store"}

@@ -148,6 +148,8 @@ class Claims:
         if job is None:
             holder = Holder(claim.attempt, claim.worker)
             await self._leases.release(claim.queue, claim.job_id, holder)
+            # It may have been claimed before its record was written (Connection.calls).
+            await self._leases.put_back(claim.job_id)
         return job
 
     async def _start(self, claim: Claim, started: Started, home: str | None) -> StartedJob | None:

@@ -20,7 +20,7 @@ from ssl import SSLError
 from typing import Any, Final, Generic, NamedTuple, Self, TypeVar, cast
 
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection, ConnectionPool, parse_url
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -36,7 +36,7 @@ from contract import redis_keys
 from contract.errors import NewerVersion, RelayFull, RelayUnavailable
 from contract.wire import UNREADABLE
 from relay.multiplexer import LargeWord, Multiplexer, Reads, failed_at
-from relay.settings import RelaySettings, address
+from relay.settings import RelaySettings, address, tls_options
 from telemetry.relay_observer import RelayObserver
 from telemetry.repeated_warnings import RepeatedWarnings
 
@@ -416,15 +416,25 @@ class Connection:
         return answer
 
     async def run_in_turn(self, calls: Sequence[Call]) -> list[Any]:
-        """Run scripts one after the other in one round trip; raises RelayUnavailable."""
-        by_hash = [("EVALSHA", _sha(text), len(keys), *keys, *args) for text, keys, args in calls]
-        try:
-            return await self.pipeline(by_hash)
-        except NoScriptError:
-            # EVAL rather than SCRIPT LOAD, because the cache may be flushed again before the call.
-            return await self.pipeline(
-                [("EVAL", text, len(keys), *keys, *args) for text, keys, args in calls]
-            )
+        """Run scripts one after the other in one round trip; raises RelayUnavailable.
+
+        Of several, a server that knows only a later one by its hash would run that first.
+        """
+        known = self._multiplexer.known_scripts
+        for text, _, _ in calls if len(calls) > 1 else ():
+            if text not in known:
+                break
+        else:
+            sent = [("EVALSHA", _sha(text), len(keys), *keys, *args) for text, keys, args in calls]
+            try:
+                return await self.pipeline(sent)
+            except NoScriptError:
+                known.clear()
+        # EVAL rather than SCRIPT LOAD, because the cache may be flushed again before the call.
+        whole = [("EVAL", text, len(keys), *keys, *args) for text, keys, args in calls]
+        replies = await self.pipeline(whole)
+        self._multiplexer.known_scripts.update(text for text, _, _ in calls)
+        return replies
 
     async def _send_again(
         self, commands: Sequence[Sequence[Argument]], error: RedisError | OSError
@@ -465,15 +475,6 @@ def _keys_of(command: Sequence[Argument]) -> Sequence[str]:
     if command[0] in ("EVALSHA", "EVAL"):
         return [str(key) for key in command[3 : 3 + int(str(command[2]))]]
     return [str(command[2 if command[0] == "MEMORY" else 1])] if len(command) > 1 else []
-
-
-def tls_options(settings: RelaySettings) -> dict[str, Any]:
-    """What the URL of Redis says about TLS, as redis-py's arguments; empty without TLS."""
-    url = settings.redis_url.get_secret_value()
-    if not url.startswith("rediss://"):
-        return {}
-    given = {name: text for name, text in parse_url(url).items() if name.startswith("ssl_")}
-    return {"ssl_cert_reqs": "required", "ssl_check_hostname": True, **given}
 
 
 async def until_redis_answers(settings: RelaySettings, report: Callable[[str], None]) -> None:

@@ -166,6 +166,13 @@ class Leases:
     async def _follow_move(self, queue: str, job_id: str) -> None:
         """Remove a job from the queue that it has left; its mover may have died before it had."""
         await self.release(queue, job_id, None)
+        await self.put_back(job_id)
+
+    async def put_back(self, job_id: str) -> None:
+        """Put a job into its queue if its record says that it waits there, and it does not.
+
+        Raises RelayUnavailable.
+        """
         state = await self._records.state(job_id)
         if state is not None and state.status == "queued":
             await self.give_back(state.queue, job_id, state.attempt - 1, state.attempt)

@@ -244,6 +244,8 @@ class Multiplexer:
         self._line: _Line | None = None
         self._connecting: asyncio.Task[_Line] | None = None
         self._received_at = 0.0
+        self.known_scripts: set[str] = set()
+        """Scripts that were sent whole over this connection: its user notes them here."""
 
     @property
     def received_at(self) -> float:
@@ -307,6 +309,7 @@ class Multiplexer:
             self._received_at = self._line.received_at
             await self._line.close()
         self._line = _Line(connection, self._timeout_s, self._on_round_trip)
+        self.known_scripts = set()
         return self._line
 
     async def close(self) -> None:

@@ -28,8 +28,8 @@ from pydantic import SecretStr
 from contract.errors import FleetError
 from contract.redis_keys import queue_name
 from contract.roster import Capability
-from relay.connection import tls_options, until_redis_answers
-from relay.settings import RelaySettings
+from relay.connection import until_redis_answers
+from relay.settings import RelaySettings, tls_options
 from telemetry.logs import set_up_logs
 from telemetry.settings import LogSettings
 from workers.backend_registry import build

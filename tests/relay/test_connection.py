@@ -4,6 +4,7 @@ import asyncio
 from typing import Never
 
 import pytest
+from support.redis_server import RedisServer
 from support.relay import Relay, relay_on
 
 KINDS = ("command", "pipeline", "run")
@@ -51,3 +52,40 @@ async def test_in_a_burst_every_task_gets_a_connection_in_turn(redis_url: str) -
         fewest = await asyncio.gather(*(ping(number) for number in range(len(answers))))
 
     assert min(fewest) >= 10
+
+
+def noting(word: str) -> tuple[str, list[str], list[str]]:
+    """A call of a script that adds this word to a list."""
+    return f"return redis.call('RPUSH', KEYS[1], '{word}')", ["words"], []
+
+
+@pytest.mark.parametrize("is_new_here", [True, False], ids=["new here", "known here"])
+async def test_scripts_run_in_turn_also_if_redis_knows_only_the_later_one(
+    redis_url: str, *, is_new_here: bool
+) -> None:
+    """Sent by hash, the later one ran first: a job was in its queue and had no record."""
+    first, second = noting("first"), noting("second")
+    async with relay_on(redis_url) as relay, relay_on(redis_url) as other:
+        await relay.connection.command("SCRIPT", "FLUSH")
+        if not is_new_here:
+            await relay.connection.run_in_turn([first, second])
+            await relay.connection.command("SCRIPT", "FLUSH")
+            await relay.connection.run_in_turn([second, second])
+        await other.connection.run(*second)
+        await relay.connection.command("DEL", "words")
+        await relay.connection.run_in_turn([first, second])
+
+        assert await relay.connection.command("LRANGE", "words", 0, -1) == [b"first", b"second"]
+
+
+async def test_after_a_lost_connection_scripts_run_in_turn(own_redis: RedisServer) -> None:
+    first, second = noting("first"), noting("second")
+    async with relay_on(own_redis.url) as relay, relay_on(own_redis.url) as other:
+        await relay.connection.run_in_turn([first, second])
+        own_redis.restart()
+        await relay.connection.ping()
+        await other.connection.run(*second)
+        await relay.connection.command("DEL", "words")
+        await relay.connection.run_in_turn([first, second])
+
+        assert await relay.connection.command("LRANGE", "words", 0, -1) == [b"first", b"second"]

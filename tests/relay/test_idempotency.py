@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from support.relay import QUEUE, Relay, chat, relay_on
 
 from contract import redis_keys
 from contract.chat import Message
+from contract.conversations import ConversationPolicy
 from contract.errors import KeyReused, RelayUnavailable
 from contract.jobs import JobRecord, QueuePlace
 from contract.tenants import DEFAULT_TENANT
@@ -199,6 +201,82 @@ async def test_a_worker_that_claims_a_repeat_before_it_is_removed_runs_nothing(
 
         assert await relay.start_next(QUEUE, "w2") is None
         assert await relay.connection.command("HKEYS", redis_keys.holders(QUEUE)) == [b"a" * 32]
+
+
+@pytest.mark.parametrize("begins", ["before the release", "after the release"])
+async def test_a_job_that_is_claimed_before_it_has_a_record_runs_nevertheless(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, begins: str
+) -> None:
+    """A server that had lost one of the two scripts ran them so; the job was lost for 10 s."""
+    async with relay_on(redis_url) as relay, relay_on(redis_url) as worker:
+        await relay.queue.positions.recent_rate(QUEUE)
+        really, release = relay.connection.calls, worker.leases.release
+        of_worker, claimed = worker.claims._leases, asyncio.Event()
+
+        async def second_first(calls: Sequence[Any]) -> Any:
+            monkeypatch.setattr(relay.connection, "calls", really)
+            await really(calls[1:])
+            claiming = asyncio.create_task(worker.start_next(QUEUE, "w1"))
+            await claimed.wait()
+            if begins == "after the release":
+                assert await claiming is None
+            begun.set_result(await really(calls))
+            started.append(await claiming)
+            return begun.result()
+
+        async def held_up(*arguments: Any) -> str | None:
+            monkeypatch.setattr(of_worker, "release", release)
+            claimed.set()
+            if begins == "before the release":
+                await begun
+            return await release(*arguments)
+
+        begun: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        started: list[Any] = []
+        monkeypatch.setattr(relay.connection, "calls", second_first)
+        monkeypatch.setattr(of_worker, "release", held_up)
+        job = await once(relay, "a" * 32)
+        (its,) = started
+        its = its or await worker.claim("w1")
+
+        assert not isinstance(job, HeldKey)
+        assert its.record.id == "a" * 32
+        assert await worker.start_next(QUEUE, "w2") is None
+
+
+async def message(relay: Relay, policy: ConversationPolicy | None, name: str) -> str:
+    """A job with the key of this name; with a policy, a message of a conversation."""
+    request = chat(name, conversation=policy and "c", conversation_policy=policy)
+    its = Once(uuid4().hex, key(request, value=name), Idempotency(relay.connection).times)
+    job = await relay.queue.enqueue_once(request, its, queue=QUEUE, tenant=DEFAULT_TENANT)
+    assert not isinstance(job, HeldKey)
+    return job[0].id
+
+
+@pytest.mark.parametrize("policy", [None, "queue", "interrupt", "reject", "parallel"])
+async def test_a_job_whose_enqueue_is_repeated_after_a_lost_reply_is_new_and_waits(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, policy: ConversationPolicy | None
+) -> None:
+    """The key counted as another request's, so that the job was removed from its queue."""
+    async with relay_on(redis_url) as relay:
+        earlier = [await message(relay, policy and "parallel", f"{n}") for n in range(2)]
+        if policy == "reject":
+            await asyncio.gather(*(relay.queue.cancel(id, by="caller") for id in earlier))
+        really = relay.connection.calls
+
+        async def twice(calls: Sequence[Any]) -> Any:
+            await really(calls)
+            return await really(calls)
+
+        monkeypatch.setattr(relay.connection, "calls", twice)
+        job = await message(relay, policy, "new")
+        monkeypatch.setattr(relay.connection, "calls", really)
+        statuses = [(await relay.records.get(id)).status for id in (*earlier, job)]
+        waiting = await relay.connection.command("ZRANGE", redis_keys.backlog(QUEUE), 0, -1)
+
+    ended = policy in ("interrupt", "reject")
+    assert statuses == [*(["cancelled" if ended else "queued"] * 2), "queued"]
+    assert {id.decode() for id in waiting} == {job, *([] if ended else earlier)}
 
 
 @pytest.mark.parametrize("is_started", [False, True], ids=["waits", "started"])

@@ -8,7 +8,7 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 
 _READ_BYTES = 64 * 1024
@@ -29,6 +29,9 @@ class Link:
         while data := await reader.read(_READ_BYTES):
             if self.proxy.delay_s:
                 await asyncio.sleep(self.proxy.delay_s)
+            if writer is self.sides[0] and self.proxy.loses_reply():
+                self.reset()
+                return
             if not self.is_dead:
                 writer.write(data)
                 await writer.drain()
@@ -55,6 +58,8 @@ class Proxy:
         self.port = 0
         self.delay_s = 0.0
         """Seconds that each packet takes, in either direction."""
+        self.loses_reply: Callable[[], bool] = lambda: False
+        """Asked for each packet of the target: whether it is lost, and its connection reset."""
         self.is_refusing = False
         self.is_swallowing = False
         self.healed = asyncio.Event()
@@ -93,6 +98,7 @@ class Proxy:
     def heal(self) -> None:
         """Be faithful to new connections again."""
         self.delay_s = 0.0
+        self.loses_reply = lambda: False
         self.is_refusing = self.is_swallowing = False
         self.healed.set()
 

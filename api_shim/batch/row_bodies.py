@@ -11,8 +11,8 @@ from typing_extensions import override
 
 from api_shim.following.long_answer import LOGPROBS, MakesEntry
 from api_shim.openai.completions import CompletionLogprobs
+from api_shim.openai.logprobs import response_logprob
 from api_shim.openai.responses.events import ResponseBuilder
-from api_shim.openai.responses.output import logprob
 from api_shim.openai.responses.response import ResponseFacts
 from contract.events import Frame
 from contract.result import Result
@@ -28,13 +28,16 @@ OF_CHAT: Final = ("content", "thinking", LOGPROBS)
 class RowBody:
     """A body that is made of the result."""
 
-    entry: MakesEntry | None = None
-    """What makes its log probabilities, if not all fields of `LogProb` are theirs."""
-
-    def __init__(self, render: RenderBody, kinds: tuple[str, ...] = ()) -> None:
-        """No event is added yet."""
+    def __init__(
+        self,
+        render: RenderBody,
+        kinds: tuple[str, ...] = (),
+        entry: MakesEntry | None = None,
+    ) -> None:
+        """No event is added yet; `entry` makes its log probabilities."""
         self._render = render
         self.kinds = kinds
+        self.entry = entry
 
     def hear(self, frames: Sequence[Frame]) -> None:
         """Add the next events, as the log has them."""
@@ -75,12 +78,10 @@ class CompletionRow(RowBody):
 class ResponseRow(RowBody):
     """One of `/v1/responses`: its items are in the order of the events."""
 
-    entry = staticmethod(logprob)
-
     def __init__(self, facts: ResponseFacts) -> None:
         """No event is added yet."""
         self._builder = ResponseBuilder(facts)
-        super().__init__(lambda _: self._builder.response, ("content", LOGPROBS))
+        super().__init__(lambda _: self._builder.response, ("content", LOGPROBS), response_logprob)
 
     @override
     def add(self, frame: Frame) -> None:

@@ -20,6 +20,7 @@ from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.completions import CompletionBody, echoed_prompt, to_completion
 from api_shim.openai.embeddings import EmbeddingBody, to_embed
 from api_shim.openai.images import ImageBody, to_image
+from api_shim.openai.logprobs import chat_logprob
 from api_shim.openai.request_fields import unsupported_field
 from api_shim.openai.response_head import ResponseHead
 from api_shim.openai.responses.items import EarlierResponses
@@ -61,7 +62,7 @@ def _chat(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     parsed = ChatBody.model_validate(body)
     head, unused = job.head(parsed.model), ignored(parsed)
     render = partial(chat_response.response_body, head)
-    return BatchRequest(to_chat(parsed), partial(RowBody, render, OF_CHAT), unused)
+    return BatchRequest(to_chat(parsed), partial(RowBody, render, OF_CHAT, chat_logprob), unused)
 
 
 def _completion(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:

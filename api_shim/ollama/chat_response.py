@@ -15,7 +15,7 @@ from api_shim.following.job_refusals import RESTARTS
 from api_shim.http.problems import Problem, Refusal, problem_of
 from api_shim.ollama.chat_messages import ToolCallBuilder
 from api_shim.ollama.errors import encoded
-from api_shim.ollama.response_fields import created, metrics, stamp
+from api_shim.ollama.response_fields import created, logprob, metrics, stamp
 from contract.events import Done, Frame
 from contract.json_lines import json_line, one_line
 from contract.result import Result
@@ -101,7 +101,7 @@ class ChatResponseLines:
         else:
             middle = self._shape.content % text
         if likely:
-            middle = b'"logprobs":%s,%s' % (json_line(likely), middle)
+            middle = b'"logprobs":%s,%s' % (json_line([logprob(each) for each in likely]), middle)
         return self._line(created(body), middle)
 
     def _end(self, frame: Frame) -> bytes:
@@ -130,7 +130,7 @@ def response_body(model: str, shape: LineShape, result: Result) -> bytes:
     """The response of a job that is done as one object; raises Refusal for invalid tool calls."""
     calls = ToolCallBuilder.of(result.tool_calls)
     thinking = {"thinking": result.thinking} if result.thinking else {}
-    likely = {"logprobs": result.logprobs} if result.logprobs else {}
+    likely = [logprob(each.model_dump()) for each in result.logprobs or ()]
     content = result.content + result.refusal
     text_fields: dict[str, Any]
     if shape.has_calls:
@@ -145,7 +145,7 @@ def response_body(model: str, shape: LineShape, result: Result) -> bytes:
             "model": model,
             "created_at": stamp(time.time()).decode(),
             **text_fields,
-            **likely,
+            **({"logprobs": likely} if likely else {}),
             "done": True,
             **metrics(result),
         }

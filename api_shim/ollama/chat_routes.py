@@ -23,6 +23,7 @@ from api_shim.ollama.chat_response import (
 from api_shim.ollama.embed import EmbedBody, EmbeddingsBody
 from api_shim.ollama.models import is_unsupported
 from api_shim.ollama.request_fields import NamedModel, unused_when_loading
+from api_shim.ollama.response_fields import logprob
 from api_shim.ollama.route import JOB_ENDS, AnyTypeRoute, documented
 from contract.chat import ChatRequest
 from contract.models import LoadRequest, UnloadRequest
@@ -94,7 +95,7 @@ async def _generate(
     if body.is_streamed:
         return call.stream(record, ChatResponseLines(model, shape))
     del job
-    result = await call.result(record, marks=("content", "thinking", LOGPROBS))
+    result = await call.result(record, marks=("content", "thinking", LOGPROBS), entry=logprob)
     return call.whole(json(response_body(model, shape, result), call))
 
 

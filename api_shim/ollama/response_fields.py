@@ -4,6 +4,7 @@ Source: ollama/ollama `api/types.go` (Metrics).
 """
 
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -63,3 +64,14 @@ def _counts(usage: Usage) -> dict[str, int]:
 def nanoseconds(milliseconds: float | None) -> int:
     """A duration in nanoseconds; 0 if it was not measured."""
     return max(0, round((milliseconds or 0.0) * 1e6))
+
+
+def logprob(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of the log (`contract.events.LogProb`), without what is empty (`Logprob` there)."""
+    alternatives = [_alone(each) for each in entry.get("top_logprobs") or ()]
+    return _alone(entry) | ({"top_logprobs": alternatives} if alternatives else {})
+
+
+def _alone(entry: Mapping[str, Any]) -> dict[str, Any]:
+    fields = {"token": entry["token"], "logprob": entry["logprob"]}
+    return fields | ({"bytes": entry["bytes"]} if entry.get("bytes") else {})

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from api_shim.http.problems import Problem
 from api_shim.openai.errors import encoded
+from api_shim.openai.logprobs import chat_logprob
 from api_shim.openai.response_head import ResponseHead
 from contract import sse
 from contract.events import PLAIN_FIELDS, Frame, LogProb, Usage
@@ -74,7 +75,7 @@ def logprobs_body(tokens: Sequence[LogProb] | None) -> dict[str, Any] | None:
     """Log probabilities; None if none were requested."""
     if tokens is None:
         return None
-    return {"content": [each.model_dump() for each in tokens], "refusal": None}
+    return {"content": [chat_logprob(each.model_dump()) for each in tokens], "refusal": None}
 
 
 def _extra(meta: dict[str, Any] | None) -> dict[str, Any]:
@@ -145,7 +146,7 @@ class ChatChunks:
             return b""
         if not data:
             return self._delta + json_line(delta) + self._tail
-        tokens = [{"bytes": None, **each} for each in data]
+        tokens = [chat_logprob(each) for each in data]
         logprobs = json_line({"content": tokens, "refusal": None})
         tail = self._tail.replace(b'"logprobs":null', b'"logprobs":' + logprobs)
         return self._delta + json_line(delta) + tail

@@ -12,6 +12,7 @@ from api_shim.openai import chat_response, completions, embeddings, schemas
 from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.completions import CompletionBody, echoed_prompt, to_completion
 from api_shim.openai.embeddings import EmbeddingBody
+from api_shim.openai.logprobs import chat_logprob
 from api_shim.openai.response_head import (
     ResponseHead,
     encoded_response,
@@ -51,7 +52,7 @@ async def chat(
     if body.stream:
         chunks = chat_response.ChatChunks(head, with_usage=body.with_usage)
         return call.stream(record, chunks)
-    result = await call.result(record, marks=("content", "thinking", LOGPROBS))
+    result = await call.result(record, marks=("content", "thinking", LOGPROBS), entry=chat_logprob)
     head = ResponseHead.of(call.answered(record))
     return call.whole(json_response(chat_response.response_body(head, result), call.headers))
 

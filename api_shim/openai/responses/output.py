@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol
 
+from api_shim.openai.logprobs import response_logprob
 from api_shim.openai.responses.items import ItemMessage, extra, reasoning
 from api_shim.openai.responses.response_tools import ClientTool, arguments_of, text_of
 from contract.chat import Message, ToolCall
@@ -126,7 +127,7 @@ class MessageItem:
             self._parts.append(_Part(kind))
             part = self._parts[-1].value
             events.append({"type": "response.content_part.added", **self._place, "part": part})
-        part_now, likely = self._parts[-1], [logprob(each) for each in logprobs]
+        part_now, likely = self._parts[-1], [response_logprob(each) for each in logprobs]
         part_now.texts.append(text)
         part_now.logprobs.extend(likely)
         event = {"type": f"response.{kind}.delta", **self._place, "delta": text}
@@ -180,17 +181,6 @@ class MessageItem:
         text = "".join(part.text for part in self._parts)
         meta = self.provider_meta
         return ItemMessage(self.id, Message(role="assistant", content=text, provider_meta=meta))
-
-
-def logprob(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry of the log's as the Responses API has it."""
-    token = entry["token"]
-    return {
-        "token": token,
-        "bytes": list(entry.get("bytes") or token.encode()),
-        "logprob": entry["logprob"],
-        "top_logprobs": [logprob(each) for each in entry.get("top_logprobs") or ()],
-    }
 
 
 class FunctionCallItem:

@@ -16,11 +16,11 @@ from api_shim.http.head import is_head
 from api_shim.http.json_body import JsonRoute, let_go
 from api_shim.http.problems import problem_of
 from api_shim.openai import schemas as shapes
+from api_shim.openai.logprobs import response_logprob
 from api_shim.openai.request_fields import invalid_field, unsupported_field
 from api_shim.openai.response_head import encoded_response, json_response
 from api_shim.openai.responses.events import ResponseBuilder, ResponseEvents, failure
 from api_shim.openai.responses.items import input_items
-from api_shim.openai.responses.output import logprob
 from api_shim.openai.responses.request import (
     ResponseBody,
     ResponsePromptBody,
@@ -81,7 +81,10 @@ async def create(
     builder = ResponseBuilder(response.facts)
     del request, response
     await call.result(
-        record, lambda frame: list(builder.add(frame)), marks=("content", LOGPROBS), entry=logprob
+        record,
+        lambda frame: list(builder.add(frame)),
+        marks=("content", LOGPROBS),
+        entry=response_logprob,
     )
     return call.whole(encoded_response(await _encoded(builder), call.headers))
 

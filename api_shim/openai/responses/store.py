@@ -15,6 +15,7 @@ from api_shim.dependencies import Dependencies, Injected
 from api_shim.following.long_answer import LOGPROBS, LongAnswer
 from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal
+from api_shim.openai.logprobs import response_logprob
 from api_shim.openai.request_fields import invalid_field
 from api_shim.openai.response_head import ResponseHead
 from api_shim.openai.responses.events import ResponseBuilder
@@ -24,7 +25,6 @@ from api_shim.openai.responses.items import (
     input_items,
     merge_messages,
 )
-from api_shim.openai.responses.output import logprob
 from api_shim.openai.responses.request import ResponsePromptBody, job_of_response, no_previous
 from api_shim.openai.responses.response import ResponseFacts
 from contract.chat import ChatRequest, Message, ResponseNotes
@@ -102,7 +102,7 @@ class ResponseStore:
     def long_answer(self, stored: StoredResponse) -> LongAnswer:
         """What makes the HTTP response of a response whose text may be long."""
         return LongAnswer(
-            self._dependencies.log, stored.record.id, ("content", LOGPROBS), entry=logprob
+            self._dependencies.log, stored.record.id, ("content", LOGPROBS), entry=response_logprob
         )
 
     async def replay(self, stored: StoredResponse, long: LongAnswer | None = None) -> Replay:

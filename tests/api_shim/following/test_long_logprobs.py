@@ -13,7 +13,6 @@ from support.relay import QUEUE
 from support.shim import Stage, stage
 
 from api_shim.following import long_answer
-from api_shim.openai.responses.output import logprob
 from contract.events import Delta, Event, LogProb, Reset
 from relay.claims import StartedJob
 
@@ -32,13 +31,37 @@ def token(number: int) -> Delta:
 
 TOKENS = [token(number) for number in range(300)]
 LIKELY = [each for delta in TOKENS for each in delta.logprobs or ()]
-AS_THEY_ARE = [each.model_dump(mode="json") for each in LIKELY]
 TEXT = "".join(each.content or "" for each in TOKENS)
 MESSAGES = [{"role": "user", "content": "hello"}]
 OF_CHAT = {"messages": MESSAGES, "logprobs": True, "top_logprobs": 3}
 OF_RESPONSES = {"input": "hello", "include": ["message.output_text.logprobs"], "top_logprobs": 3}
 OF_TEXT = {"prompt": "hello", "logprobs": 3, "max_tokens": 999}
 _EVENTS: list[Event] = [Delta(content="no"), Reset(attempt=1, reason="it broke"), *TOKENS]
+
+
+def alone(each: LogProb) -> dict[str, Any]:
+    spelling = None if each.bytes is None else list(each.bytes)
+    return {"token": each.token, "logprob": each.logprob, "bytes": spelling}
+
+
+def in_chat(each: LogProb) -> dict[str, Any]:
+    return {**alone(each), "top_logprobs": [alone(top) for top in each.top_logprobs]}
+
+
+def in_response(each: LogProb) -> dict[str, Any]:
+    """The bytes are always there."""
+    tops = [alone(top) | {"bytes": list(top.token.encode())} for top in each.top_logprobs]
+    return alone(each) | {"bytes": list(each.token.encode()), "top_logprobs": tops}
+
+
+def in_ollama(each: LogProb) -> dict[str, Any]:
+    """What is empty is not there."""
+    fields = in_chat(each) | {"top_logprobs": [_filled(alone(top)) for top in each.top_logprobs]}
+    return _filled(fields)
+
+
+def _filled(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value not in (None, [])}
 
 
 def lists() -> dict[str, Any]:
@@ -81,16 +104,19 @@ class LogprobRoute(NamedTuple):
 
 
 OPENAI = [
-    LogprobRoute("/v1/chat/completions", OF_CHAT, of_chat, AS_THEY_ARE),
+    LogprobRoute("/v1/chat/completions", OF_CHAT, of_chat, [in_chat(each) for each in LIKELY]),
     LogprobRoute("/v1/completions", OF_TEXT, of_text, lists()),
     LogprobRoute(
-        "/v1/responses", OF_RESPONSES, of_responses, [logprob(each) for each in AS_THEY_ARE]
+        "/v1/responses", OF_RESPONSES, of_responses, [in_response(each) for each in LIKELY]
     ),
 ]
 OLLAMA = [
-    LogprobRoute(path, {**body, "stream": False, "logprobs": True}, of_ollama, AS_THEY_ARE)
+    LogprobRoute(
+        path, {**body, "stream": False, "logprobs": True}, of_ollama,
+        [in_ollama(each) for each in LIKELY],
+    )
     for path, body in (("/api/chat", {"messages": MESSAGES}), ("/api/generate", {"prompt": "x"}))
-]
+]  # fmt: skip
 
 
 async def claimed(at: Stage) -> StartedJob:
@@ -176,8 +202,9 @@ async def test_a_job_and_a_stored_response_have_all_of_them(shim: str, redis_url
         stored = (await at.http.get(f"/v1/responses/{queued['id']}")).json()
         job = (await at.http.get(f"/api/v1/jobs/{claim.record.id}")).json()
 
-    assert of_responses(stored) == (TEXT, [logprob(each) for each in AS_THEY_ARE])
-    assert (job["result"]["content"], job["result"]["logprobs"]) == (TEXT, AS_THEY_ARE)
+    as_they_are = [each.model_dump(mode="json") for each in LIKELY]
+    assert of_responses(stored) == (TEXT, [in_response(each) for each in LIKELY])
+    assert (job["result"]["content"], job["result"]["logprobs"]) == (TEXT, as_they_are)
 
 
 async def test_the_last_events_of_a_stream_have_all_of_them(shim: str, redis_url: str) -> None:
@@ -189,7 +216,7 @@ async def test_the_last_events_of_a_stream_have_all_of_them(shim: str, redis_url
         answer = (await asking).text
     events = [json.loads(line[6:]) for line in answer.split("\n") if line.startswith("data: {")]
     by_type = {event["type"]: event for event in events}
-    expected = [logprob(each) for each in AS_THEY_ARE]
+    expected = [in_response(each) for each in LIKELY]
     deltas = [e["logprobs"] for e in events if e["type"] == "response.output_text.delta"]
 
     assert [each for listed in deltas for each in listed] == expected
@@ -223,3 +250,24 @@ async def test_a_row_of_a_batch_has_all_of_them(
     answer = json.loads(lines)["response"]
     assert answer["status_code"] == 200
     assert route.pick(answer["body"]) == (TEXT, route.expected)
+
+
+@pytest.mark.parametrize("route", [OPENAI[0], *OLLAMA], ids=lambda each: each.path)
+async def test_those_of_a_stream_have_the_same_fields(
+    shim: str, redis_url: str, route: LogprobRoute
+) -> None:
+    async with stage(shim, redis_url) as at:
+        await at.announce()
+        body = {"model": "m", **route.body, "stream": True}
+        asking = asyncio.create_task(at.http.post(route.path, json=body))
+        await at.relay.run(await claimed(at), *TOKENS)
+        answer = (await asking).text
+    lines = [line.removeprefix("data: ") for line in answer.split("\n")]
+    told = [json.loads(line) for line in lines if line.startswith("{")]
+    if route.path.startswith("/v1"):
+        likely = [chunk["choices"][0]["logprobs"] or {"content": []} for chunk in told]
+        found = [each["content"] for each in likely]
+    else:
+        found = [line.get("logprobs", []) for line in told]
+
+    assert [entry for entries in found for entry in entries] == route.expected

@@ -35,8 +35,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from contract import redis_keys
 from contract.errors import NewerVersion, RelayFull, RelayUnavailable
 from contract.wire import UNREADABLE
-from relay.multiplexer import LargeWord, Multiplexer, Reads, failed_at
-from relay.settings import RelaySettings, address, tls_options
+from relay.multiplexer import LargeWord, Multiplexer, Reads, failed_at, tls_options
+from relay.settings import RelaySettings, address
 from telemetry.relay_observer import RelayObserver
 from telemetry.repeated_warnings import RepeatedWarnings
 
@@ -208,7 +208,7 @@ class Connection:
         self._pool = ConnectionPool.from_url(
             url,
             **keepalive,
-            **tls_options(settings),
+            **tls_options(url),
             protocol=2,
             socket_timeout=None,
             socket_connect_timeout=_CONNECT_TIMEOUT_S,

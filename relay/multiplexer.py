@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import hiredis
 from redis._parsers.base import BaseParser
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -319,6 +319,14 @@ class Multiplexer:
             await asyncio.wait([self._connecting])
         if self._line is not None:
             await self._line.close()
+
+
+def tls_options(url: str) -> dict[str, Any]:
+    """What the URL of Redis says about TLS, as redis-py's arguments; empty without TLS."""
+    if not url.startswith("rediss://"):
+        return {}
+    given = {name: text for name, text in parse_url(url).items() if name.startswith("ssl_")}
+    return {"ssl_cert_reqs": "required", "ssl_check_hostname": True, **given}
 
 
 def _again(failure: RedisError) -> RedisError:

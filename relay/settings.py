@@ -5,7 +5,6 @@ from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from redis.asyncio.connection import parse_url
 
 from contract.conversations import ConversationPolicy
 from contract.requests import Retention
@@ -147,12 +146,3 @@ def address(settings: RelaySettings) -> str:
     if parts.scheme == "unix":
         return parts.path
     return f"{parts.hostname or '127.0.0.1'}:{parts.port or 6379}"
-
-
-def tls_options(settings: RelaySettings) -> dict[str, Any]:
-    """What the URL of Redis says about TLS, as redis-py's arguments; empty without TLS."""
-    url = settings.redis_url.get_secret_value()
-    if not url.startswith("rediss://"):
-        return {}
-    given = {name: text for name, text in parse_url(url).items() if name.startswith("ssl_")}
-    return {"ssl_cert_reqs": "required", "ssl_check_hostname": True, **given}

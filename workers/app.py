@@ -29,7 +29,8 @@ from contract.errors import FleetError
 from contract.redis_keys import queue_name
 from contract.roster import Capability
 from relay.connection import until_redis_answers
-from relay.settings import RelaySettings, tls_options
+from relay.multiplexer import tls_options
+from relay.settings import RelaySettings
 from telemetry.logs import set_up_logs
 from telemetry.settings import LogSettings
 from workers.backend_registry import build
@@ -112,7 +113,7 @@ def create_app() -> Celery:
         worker_concurrency=max(_LEAST_CONCURRENCY, sum(queues.values())) + len(queues),
         fleet_drain_timeout_s=settings.drain_s + _SPARE_S,
         fleet_lifespan=lifetime.of,
-        broker_use_ssl=tls_options(relay_settings) or None,
+        broker_use_ssl=tls_options(relay_settings.redis_url.get_secret_value()) or None,
     )
     register_ticket(app, lifetime)
     register_jobs(app, lifetime)

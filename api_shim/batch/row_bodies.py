@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from api_shim.following.long_answer import LOGPROBS, MakesEntry
 from api_shim.openai.completions import CompletionLogprobs
-from api_shim.openai.logprobs import response_logprob
+from api_shim.openai.logprob_fields import response_logprob
 from api_shim.openai.responses.events import ResponseBuilder
 from api_shim.openai.responses.response import ResponseFacts
 from contract.events import Frame

@@ -20,7 +20,7 @@ from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.completions import CompletionBody, echoed_prompt, to_completion
 from api_shim.openai.embeddings import EmbeddingBody, to_embed
 from api_shim.openai.images import ImageBody, to_image
-from api_shim.openai.logprobs import chat_logprob
+from api_shim.openai.logprob_fields import chat_logprob
 from api_shim.openai.request_fields import unsupported_field
 from api_shim.openai.response_head import ResponseHead
 from api_shim.openai.responses.items import EarlierResponses

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from api_shim.http.problems import Problem
 from api_shim.openai.errors import encoded
-from api_shim.openai.logprobs import chat_logprob
+from api_shim.openai.logprob_fields import chat_logprob
 from api_shim.openai.response_head import ResponseHead
 from contract import sse
 from contract.events import PLAIN_FIELDS, Frame, LogProb, Usage

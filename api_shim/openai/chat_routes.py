@@ -12,7 +12,7 @@ from api_shim.openai import chat_response, completions, embeddings, schemas
 from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.completions import CompletionBody, echoed_prompt, to_completion
 from api_shim.openai.embeddings import EmbeddingBody
-from api_shim.openai.logprobs import chat_logprob
+from api_shim.openai.logprob_fields import chat_logprob
 from api_shim.openai.response_head import (
     ResponseHead,
     encoded_response,

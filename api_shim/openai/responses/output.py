@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol
 
-from api_shim.openai.logprobs import response_logprob
+from api_shim.openai.logprob_fields import response_logprob
 from api_shim.openai.responses.items import ItemMessage, extra, reasoning
 from api_shim.openai.responses.response_tools import ClientTool, arguments_of, text_of
 from contract.chat import Message, ToolCall

@@ -16,7 +16,7 @@ from api_shim.http.head import is_head
 from api_shim.http.json_body import JsonRoute, let_go
 from api_shim.http.problems import problem_of
 from api_shim.openai import schemas as shapes
-from api_shim.openai.logprobs import response_logprob
+from api_shim.openai.logprob_fields import response_logprob
 from api_shim.openai.request_fields import invalid_field, unsupported_field
 from api_shim.openai.response_head import encoded_response, json_response
 from api_shim.openai.responses.events import ResponseBuilder, ResponseEvents, failure

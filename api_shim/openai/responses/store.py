@@ -15,7 +15,7 @@ from api_shim.dependencies import Dependencies, Injected
 from api_shim.following.long_answer import LOGPROBS, LongAnswer
 from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal
-from api_shim.openai.logprobs import response_logprob
+from api_shim.openai.logprob_fields import response_logprob
 from api_shim.openai.request_fields import invalid_field
 from api_shim.openai.response_head import ResponseHead
 from api_shim.openai.responses.events import ResponseBuilder

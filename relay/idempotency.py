@@ -118,10 +118,6 @@ class Idempotency:
             return None
         return hold_of(held.job_id, held.queue, held.state)
 
-    async def settle(self, key: Key, hold: Hold, job_id: str) -> None:
-        """Change the job of the key, from the hold's to `job_id`; raises RelayUnavailable."""
-        await self._connection.call(change_job(key.name, hold.job_id, job_id))
-
     async def release(self, key: Key, hold: Hold) -> None:
         """Delete the key of a request that was refused; raises RelayUnavailable."""
         await self._connection.call(release_key(key.name, hold.job_id))
@@ -161,11 +157,6 @@ def hold_key(
     """
     args: list[Argument] = [fingerprint, job_id, queue, *times, redis_keys.record("*")]
     return ScriptCall(load("idempotency/hold"), [key, redis_keys.IDEMPOTENCY], args, _hold_reply)
-
-
-def change_job(key: str, old_job: str, new_job: str) -> ScriptCall[bool]:
-    """Change the job of a key; false if it is not `old_job`."""
-    return ScriptCall(load("idempotency/settle"), [key], [old_job, new_job], bool)
 
 
 def release_key(key: str, job_id: str) -> ScriptCall[bool]:

@@ -39,7 +39,7 @@ from relay.scripts import jobs, queues
 from relay.scripts.jobs import HeldKey, NewJob
 from relay.scripts.turn_scripts import KeyToHold
 from relay.tickets import ticket
-from relay.usage.limits import TenantLimits
+from relay.usage.limits import TenantLimits, UsageReservation
 
 _FULL_S: Final = 10.0
 """For how long a queue is checked before each enqueue after it has refused a job."""
@@ -92,32 +92,31 @@ class Queue:
         expects_follower: bool = False,
         first_follower: str | None = None,
         obstacle: str = "",
+        bound_key: str = "",
     ) -> tuple[JobRecord, QueuePlace]:
         """Put a job into a queue; the same `job_id` again changes nothing.
 
         `new_job_id` has no job yet. `expects_follower`: an HTTP client enqueues, and a job that
         lives for its followers ends if none comes (docs/adr/0012). `first_follower`
         (`Followers.process`) is registered, unless the job exists. `obstacle` is what all jobs of
-        the queue wait for. A pull of a model that is being pulled is that job. Raises QueueFull,
-        RateLimited, BudgetSpent, OverLimit, ConversationBusy, RelayUnavailable, and InvalidRequest
-        or JobNotFound for what it is to wait for; without a `job_id` nothing is left then.
+        the queue wait for. A pull of a model that is being pulled is that job, to which then
+        `bound_key` (the name in Redis of an Idempotency-Key of `job_id`) is bound.
+
+        Raises QueueFull, RateLimited, BudgetSpent, OverLimit, ConversationBusy, RelayUnavailable,
+        and InvalidRequest or JobNotFound for what it is to wait for; without a `job_id` nothing is
+        left then.
         """
         if job_id is not None and (there := await self._records.find(job_id)) is not None:
             return there, await self.positions.place(there)
         await self._check(request, tenant, queue)
-        settings, now = self._connection.settings, self._connection.now()
-        record = new_record(
+        follower_s = self._connection.settings.lease_s if expects_follower else None
+        new, arriving, reservation = await self._made(
             request, queue, tenant, job_id or new_job_id or uuid4().hex, retry_of=retry_of,
-            settings=settings, is_told=self._has_webhooks(tenant.name),
-        )  # fmt: skip
-        record, reservation = self._limits.priced(record, request, tenant)
-        follower = first_of(record, first_follower, settings.lease_s if expects_follower else None)
-        new, arriving = await new_job(
-            record, request, tenant, settings, follower, obstacle=obstacle, now=now,
-            is_needed=self._is_for_rows,
+            first_follower=first_follower, follower_s=follower_s, obstacle=obstacle,
         )  # fmt: skip
         async with self._limits.reserving(reservation):
-            job = await self._enqueue(new, request, arriving, lives=job_id is not None)
+            lives = job_id is not None
+            job = await self._enqueue(new, request, arriving, lives=lives, bound_key=bound_key)
         assert not isinstance(job, HeldKey)  # noqa: S101 - for the type checker: only of a key
         return job
 
@@ -137,21 +136,41 @@ class Queue:
         this way. Raises as `enqueue`, and leaves nothing but the key then.
         """
         await self._check(request, tenant, queue)
-        settings, now = self._connection.settings, self._connection.now()
-        record = new_record(
-            request, queue, tenant, once.job_id, settings=settings,
-            is_told=self._has_webhooks(tenant.name),
+        new, arriving, reservation = await self._made(
+            request, queue, tenant, once.job_id, first_follower=first_follower,
+            follower_s=self._connection.settings.lease_s, obstacle=obstacle,
         )  # fmt: skip
-        record, reservation = self._limits.priced(record, request, tenant)
-        follower = first_of(record, first_follower, settings.lease_s)
-        new, arriving = await new_job(
-            record, request, tenant, settings, follower, obstacle=obstacle, now=now
-        )
         async with self._limits.reserving(reservation):
             job = await self._enqueue(new, request, arriving, once)
         if isinstance(job, HeldKey) and reservation is not None:
             await self._limits.release(reservation)
         return job
+
+    async def _made(
+        self,
+        request: AnyRequest,
+        queue: str,
+        tenant: Tenant,
+        job_id: str,
+        *,
+        retry_of: str | None = None,
+        first_follower: str | None,
+        follower_s: float | None,
+        obstacle: str,
+    ) -> tuple[NewJob, Arrival, UsageReservation | None]:
+        """What is written for a new job, and what is reserved for it first."""
+        settings, now = self._connection.settings, self._connection.now()
+        record = new_record(
+            request, queue, tenant, job_id, retry_of=retry_of, settings=settings,
+            is_told=self._has_webhooks(tenant.name),
+        )  # fmt: skip
+        record, reservation = self._limits.priced(record, request, tenant)
+        follower = first_of(record, first_follower, follower_s)
+        new, arriving = await new_job(
+            record, request, tenant, settings, follower, obstacle=obstacle, now=now,
+            is_needed=self._is_for_rows,
+        )  # fmt: skip
+        return new, arriving, reservation
 
     async def _enqueue(
         self,
@@ -161,6 +180,7 @@ class Queue:
         once: Once | None = None,
         *,
         lives: bool = False,
+        bound_key: str = "",
     ) -> tuple[JobRecord, QueuePlace] | HeldKey:
         """`lives`: whether a job of this id, which a caller has chosen, may be accepted later."""
         record = new.record
@@ -171,7 +191,7 @@ class Queue:
                 await self._parents.announce(record.id)
             for move in jobs.moves_later(record, request.route):
                 await self._connection.call(move)
-            job = await self._begun(new, request, arriving, once)
+            job = await self._begun(new, request, arriving, once, bound_key)
             if not record.blocked or isinstance(job, HeldKey) or await self._parents.attach(record):
                 return job
             record = await self._records.get(record.id)
@@ -239,7 +259,12 @@ class Queue:
         self._full_at[queue, tenant] = monotonic()
 
     async def _begun(
-        self, new: NewJob, request: AnyRequest, arriving: Arrival, once: Once | None
+        self,
+        new: NewJob,
+        request: AnyRequest,
+        arriving: Arrival,
+        once: Once | None,
+        bound_key: str,
     ) -> tuple[JobRecord, QueuePlace] | HeldKey:
         """Write the record, then the backlog: two slots (docs/adr/0031), one round trip."""
         enqueue, record = queues.enqueue(arriving, ticket(arriving.queue)), new.record
@@ -247,7 +272,7 @@ class Queue:
             return await self._begun_turn(new, arriving, arriving.turn, once)
         if isinstance(request, PullRequest) and not later.is_later(request):
             single = redis_keys.single(record.queue, record.tenant, untagged(request.model))
-            begun = await self._connection.call(jobs.begin_single(new, single))
+            begun = await self._connection.call(jobs.begin_single(new, single, bound_key))
             if (at := begun.created_at) is None:
                 existing = await self._records.get(begun.job_id)
                 return existing, await self.positions.place(existing)

@@ -37,7 +37,7 @@ from workers.backend_registry import build
 from workers.backends.dsn import BackendConfig, DsnError
 from workers.backends.protocols import capabilities
 from workers.celery_pool.consumer import ConsumerControl
-from workers.celery_pool.redis_transport import EventsSentOnce, use_for_redis
+from workers.celery_pool.redis_transport import EventsSentOnce, SteadyAmqp, use_for_redis
 from workers.config import configured, over_all, slots_of
 from workers.lifetime import WorkerLifetime
 from workers.settings import WorkerSettings, demand_agreement, wanted_kinds
@@ -98,7 +98,7 @@ def create_app() -> Celery:
     queues = over_all(slots_each, len(config.each))
     lifetime = WorkerLifetime(settings, relay_settings, config, slots_each)
     use_for_redis()
-    app = Celery("fleet", broker=broker_url(relay_settings), events=EventsSentOnce)
+    app = Celery("fleet", broker=broker_url(relay_settings), events=EventsSentOnce, amqp=SteadyAmqp)
     app.conf.update(
         CELERY_SETTINGS,
         broker_transport_options={

@@ -232,17 +232,14 @@ class Submission:
             self.headers["Idempotent-Replayed"] = "true"
         try:
             placed = placed.at(hold.queue, backend_of(hold.queue))
-            record, place = await self._enqueue(placed, hold.job_id)
+            return await self._enqueue(placed, hold.job_id, key.name)
         except FleetError:
             with suppress(RelayUnavailable):
                 await keys.release(key, hold)
             raise
-        if record.id != hold.job_id:
-            await keys.settle(key, hold, record.id)
-        return record, place
 
     async def _enqueue(
-        self, placed: Placed, job_id: str | None = None
+        self, placed: Placed, job_id: str | None = None, bound_key: str = ""
     ) -> tuple[JobRecord, QueuePlace]:
         request = self._stored(placed)
         # Only of these it is certain that the job is a new one.
@@ -252,7 +249,7 @@ class Submission:
             request, queue=placed.queue, tenant=self.tenant, job_id=job_id, expects_follower=True,
             new_job_id=None if expected is None else expected.job_id,
             first_follower=None if expected is None else self._services.followers.process,
-            obstacle=placed.obstacle,
+            obstacle=placed.obstacle, bound_key=bound_key,
         )  # fmt: skip
         self.expected = expected
         self._tell_reason(place)

@@ -93,10 +93,14 @@ def begin(new: NewJob) -> ScriptCall[Begun]:
     return ScriptCall(load("jobs/begin"), new.keys, new.args, _begun)
 
 
-def begin_single(new: NewJob, single: str) -> ScriptCall[Begun]:
-    """Do the same, unless `single` (`redis_keys.single`) names a job that has not ended."""
+def begin_single(new: NewJob, single: str, bound_key: str = "") -> ScriptCall[Begun]:
+    """Do the same, unless `single` (`redis_keys.single`) names a job that has not ended.
+
+    `bound_key` (its name in Redis), an Idempotency-Key of the new job, is bound to that then.
+    """
     args = [redis_keys.record("*"), *new.args]
-    return ScriptCall(load("jobs/begin_single"), [*new.keys, single], args, _begun)
+    keys = [*new.keys, single, *([bound_key] if bound_key else [])]
+    return ScriptCall(load("jobs/begin_single"), keys, args, _begun)
 
 
 def begin_once(

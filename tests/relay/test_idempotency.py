@@ -13,6 +13,7 @@ from contract.chat import Message
 from contract.conversations import ConversationPolicy
 from contract.errors import KeyReused, RelayUnavailable
 from contract.jobs import JobRecord, QueuePlace
+from contract.models import PullRequest
 from contract.tenants import DEFAULT_TENANT
 from relay.connection import Connection
 from relay.idempotency import Hold, Idempotency, Key
@@ -242,6 +243,32 @@ async def test_a_job_that_is_claimed_before_it_has_a_record_runs_nevertheless(
         assert not isinstance(job, HeldKey)
         assert its.record.id == "a" * 32
         assert await worker.start_next(QUEUE, "w2") is None
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["has ended", "runs"])
+async def test_a_key_of_a_pull_that_joins_another_is_bound_to_that_at_once(
+    redis_url: str, *, ends: bool
+) -> None:
+    """A second request with the key knew its first job, and began that after the other's end."""
+    asked, queue = PullRequest(model="new"), "scripted.pull"
+    async with relay_on(redis_url) as relay:
+        keys, its = Idempotency(relay.connection), key(asked)
+        running, _ = await relay.queue.enqueue(asked, queue=queue)
+        hold = await keys.hold(its, queue)
+        found = []
+        for _ in range(2):
+            job, _ = await relay.queue.enqueue(
+                asked, queue=queue, job_id=hold.job_id, bound_key=its.name
+            )
+            found.append(job.id)
+            if ends and (claim := await relay.start_next(queue, "w1")):
+                await relay.run(claim)
+        now = await keys.find(its)
+
+        assert found == [running.id] * 2
+        assert now is not None
+        assert now.job_id == running.id
+        assert await relay.connection.command("ZCARD", redis_keys.backlog(queue)) == (not ends)
 
 
 async def message(relay: Relay, policy: ConversationPolicy | None, name: str) -> str:

@@ -18,8 +18,10 @@ from contextlib import suppress
 from queue import Empty
 from typing import Any, Final
 
+from celery.app.amqp import AMQP
 from celery.app.events import Events
 from celery.events.dispatcher import EventDispatcher
+from kombu.connection import Connection
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import loads
@@ -40,6 +42,8 @@ _CANNOT_WRITE: Final = frozenset(
 a replica or has too few of them, or a script runs."""
 _PAUSE_S: Final = 0.5
 _LOG_EVERY_S: Final = 30.0
+PAUSES: Final = {"interval_start": 0.25, "interval_step": 0.5, "interval_max": 4.75}
+"""Seconds between two attempts to connect; kombu adds the first to the last."""
 _PINGS_S: Final = 25.0
 """Seconds between two pings on the connection of Celery's remote control."""
 
@@ -234,6 +238,25 @@ class Transport(kombu_redis.Transport):
         """Not connected yet."""
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
         self.cycle = Poller()  # type: ignore[assignment, no-untyped-call]
+
+
+class SteadyConnection(Connection):
+    """Connects again after growing pauses of 5 s at most, the first of a quarter of a second.
+
+    Kombu begins with 2 s and goes on to 30: a worker whose connection was cut while it connected
+    took no tickets for 2 s, and after an outage of a minute for ten.
+    """
+
+    @override
+    def ensure_connection(self, *positional: Any, **named: Any) -> Any:
+        """Try until it succeeds, as kombu does."""
+        return super().ensure_connection(*positional, **PAUSES | named)  # type: ignore[no-untyped-call]
+
+
+class SteadyAmqp(AMQP):  # type: ignore[misc]
+    """For `Celery(amqp=...)`."""
+
+    Connection = BrokerConnection = SteadyConnection
 
 
 class SentOnce(EventDispatcher):  # type: ignore[misc]

@@ -1,14 +1,16 @@
 """Closing the connection that waits for messages, with a real Redis."""
 
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from kombu import Connection, Consumer, Queue
 from kombu import transport as kombu_transport
 from redis import Redis
 
-from workers.celery_pool.redis_transport import Channel, use_for_redis
+from workers.celery_pool.redis_transport import Channel, SteadyConnection, use_for_redis
 
 
 @pytest.fixture
@@ -83,3 +85,23 @@ def test_a_user_without_the_permission_waits_as_kombu_does(
                 channel.close()
         finally:
             redis.acl_deluser("limited")
+
+
+def test_pauses_between_attempts_to_connect_grow_to_five_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: list[float] = []
+
+    def failed(_error: Exception, pause_s: float) -> None:
+        pauses.append(pause_s)
+        if len(pauses) == 20:
+            raise StopIteration
+
+    monkeypatch.setattr("kombu.utils.functional.sleep", lambda _s: None)
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    with SteadyConnection(f"redis://127.0.0.1:{port}/0") as connection, suppress(StopIteration):
+        connection.ensure_connection(failed, None, callback=lambda: None)
+
+    assert pauses[:3] == [0.25, 0.75, 1.25]
+    assert max(pauses) == pauses[-1] == 4.75

@@ -71,6 +71,10 @@ def failed_at(error: BaseException | None) -> int:
     return int(vars(error).get(_AT, 0)) if error else 0
 
 
+class NotRedis(RedisConnectionError):
+    """What answers at the address does not speak Redis's protocol; a Redis may come back there."""
+
+
 class _Call:
     """Some commands that one caller sent together, and their replies."""
 
@@ -305,6 +309,9 @@ class Multiplexer:
         except TimeoutError as error:
             await connection.disconnect(nowait=True)
             raise RedisTimeoutError("Redis does not greet") from error
+        except InvalidResponse as error:
+            await connection.disconnect(nowait=True)
+            raise NotRedis(f"another program answers at Redis's address: {error}") from error
         if self._line is not None:
             self._received_at = self._line.received_at
             await self._line.close()

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import signal
+import socket
 from collections.abc import Generator, Iterator
 from functools import cache
 from pathlib import Path
@@ -118,6 +119,14 @@ def redis_url(redis_server: RedisServer) -> Iterator[str]:
     assert redis_server.say("FLUSHALL") == b"+OK\r\n"
     yield redis_server.url
     redis_server.say("FLUSHALL")
+
+
+@pytest.fixture(scope="session")
+def nobody() -> Iterator[str]:
+    """`host:port` where nobody listens, and which no other process gets meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ class Fleet:
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+def fleet(tmp_path_factory: pytest.TempPathFactory, nobody: str) -> Iterator[Fleet]:
     folder, port = tmp_path_factory.mktemp("fleet"), free_port()
     with ExitStack() as stack:
         redis = RedisServer(folder)
@@ -48,7 +48,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         server = Process([sys.executable, *module], {}, folder / "server.log")
         stack.callback(server.end)
         workers = [start(stack, redis.url, folder, type, port) for type in BACKENDS]
-        down = {"LLM_DOWN": f"ollama://127.0.0.1:{free_port()}", "FLEET_RETRY_PATIENCE": "0"}
+        down = {"LLM_DOWN": f"ollama://{nobody}", "FLEET_RETRY_PATIENCE": "0"}
         workers.append(stack.enter_context(worker(redis.url, folder, "down", **down)))
         yield Fleet(redis.url, f"http://127.0.0.1:{port}", workers)
 

@@ -4,8 +4,13 @@ import asyncio
 from typing import Never
 
 import pytest
+from pydantic import SecretStr
 from support.redis_server import RedisServer
 from support.relay import Relay, relay_on
+
+from contract.errors import RelayUnavailable
+from relay.connection import Connection
+from relay.settings import RelaySettings
 
 KINDS = ("command", "pipeline", "run")
 
@@ -89,3 +94,21 @@ async def test_after_a_lost_connection_scripts_run_in_turn(own_redis: RedisServe
         await relay.connection.run_in_turn([first, second])
 
         assert await relay.connection.command("LRANGE", "words", 0, -1) == [b"first", b"second"]
+
+
+@pytest.mark.parametrize("greeting", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01\r\n"])
+async def test_another_program_at_the_address_is_an_outage(greeting: bytes) -> None:
+    """It was an internal error of every request: 500 instead of 503."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(greeting)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        settings = RelaySettings(redis_url=SecretStr(f"redis://127.0.0.1:{port}/0"))
+        async with Connection.open(settings) as connection:
+            with pytest.raises(RelayUnavailable, match="NotRedis"):
+                await connection.ping()

@@ -75,9 +75,8 @@ async def test_with_a_key_it_starts_anywhere_and_asks_for_it(redis_url: str) -> 
             assert httpx.get(jobs, headers=bearer(fleet.key)).status_code == 200
 
 
-async def test_when_it_cannot_know_it_starts_and_authenticates_no_client() -> None:
-    port = str(free_port())
-    nowhere = f"redis://127.0.0.1:{free_port()}/0"
+async def test_when_it_cannot_know_it_starts_and_authenticates_no_client(nobody: str) -> None:
+    port, nowhere = str(free_port()), f"redis://{nobody}/0"
     async with started(nowhere, "--host", EVERYWHERE, "--port", port) as (shim, said):
         answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/jobs", timeout=20)
 
@@ -107,8 +106,8 @@ async def test_it_makes_the_first_key_prints_it_once_and_asks_for_it(redis_url: 
     assert [each["tenant"] for each in answer.json()["keys"]] == ["admin"]
 
 
-async def test_it_does_not_start_where_it_cannot_make_its_first_key() -> None:
-    nowhere = f"redis://127.0.0.1:{free_port()}/0"
+async def test_it_does_not_start_where_it_cannot_make_its_first_key(nobody: str) -> None:
+    nowhere = f"redis://{nobody}/0"
     async with started(nowhere, "--port", "0", FLEET_FIRST_KEY="true") as (shim, said):
         assert await shim.wait() == 1
         assert "FLEET_FIRST_KEY" in said

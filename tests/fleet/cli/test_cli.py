@@ -13,7 +13,6 @@ from support.up import DEADLINE_S, ROOT, Command, Up, environment
 
 from contract.roster import utc
 from fleet import Client
-from fleet.local.redis_server import free_port
 
 ECHO = ("--backend", "scripted", "--model", "scripted-echo")
 SLOW = ("--backend", "scripted", "--model", "scripted-story:chunks=2000,rate=20")
@@ -72,14 +71,14 @@ def test_each_failure_has_its_exit_code(fleet: Command, words: tuple[str, ...], 
     assert failed.stderr
 
 
-def test_the_version_is_that_of_the_package(fleet: Command) -> None:
-    told = fleet("--version", FLEET_URL=f"http://127.0.0.1:{free_port()}")
+def test_the_version_is_that_of_the_package(fleet: Command, nobody: str) -> None:
+    told = fleet("--version", FLEET_URL=f"http://{nobody}")
 
     assert (told.returncode, told.stdout) == (0, f"llm-fleet {metadata.version('llm-fleet')}\n")
 
 
-def test_no_fleet_is_7_and_says_how_to_start_one(fleet: Command) -> None:
-    failed = fleet("jobs", FLEET_URL=f"http://127.0.0.1:{free_port()}")
+def test_no_fleet_is_7_and_says_how_to_start_one(fleet: Command, nobody: str) -> None:
+    failed = fleet("jobs", FLEET_URL=f"http://{nobody}")
 
     assert failed.returncode == 7
     assert "fleet up" in failed.stderr

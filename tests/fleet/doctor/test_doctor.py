@@ -28,8 +28,10 @@ async def test_the_embedded_server_is_proved_by_starting_it() -> None:
     assert "starts in" in found.detail
 
 
-async def test_a_configured_redis_that_is_down_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLEET_REDIS_URL", f"redis://:sesame@127.0.0.1:{free_port()}")
+async def test_a_configured_redis_that_is_down_is_broken(
+    monkeypatch: pytest.MonkeyPatch, nobody: str
+) -> None:
+    monkeypatch.setenv("FLEET_REDIS_URL", f"redis://:sesame@{nobody}")
 
     (found,) = await services.redis()
 
@@ -62,8 +64,8 @@ async def test_keys_that_another_program_has_overwritten_are_named(
     assert (redis_keys.LIVE in aside.what, "string" in aside.detail) == (True, True)
 
 
-async def test_no_fleet_is_only_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLEET_URL", f"http://127.0.0.1:{free_port()}")
+async def test_no_fleet_is_only_a_note(monkeypatch: pytest.MonkeyPatch, nobody: str) -> None:
+    monkeypatch.setenv("FLEET_URL", f"http://{nobody}")
 
     (found,) = await services.shims()
 
@@ -101,9 +103,9 @@ async def test_another_program_in_the_shims_place_is_seen(
 
 
 async def test_a_configured_backend_that_is_down_is_broken(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, nobody: str
 ) -> None:
-    monkeypatch.setenv("OLLAMA_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("OLLAMA_URL", f"http://{nobody}")
 
     (found,) = await services.backends()
 
